@@ -1,0 +1,41 @@
+//! `ngx_http_map_module`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::regex::Regex;
+use crate::template::Template;
+
+/// Nothing.
+pub type SrvSet = ();
+/// Nothing.
+pub type LocSet = ();
+
+level! {
+    /// `http` level.
+    pub struct Main from MainSet {
+        /// In the order of the file; [`crate::variable::Variable::Map`] is an index into this.
+        maps: Vec<Arc<Map>> = Vec::new(),
+    }
+}
+
+/// One `map`.
+#[derive(Debug)]
+pub struct Map {
+    /// The variable that it makes, without the `$`.
+    pub name: Arc<str>,
+    /// What is looked up.
+    pub source: Template,
+    /// Exact values, in lower case.
+    pub exact: HashMap<Box<str>, Template>,
+    /// `hostnames`: `*.example.com`, kept as `example.com`.
+    pub leading: HashMap<Box<str>, Template>,
+    /// `hostnames`: `www.example.*`, kept as `www.example`.
+    pub trailing: HashMap<Box<str>, Template>,
+    /// Expressions in the order of the file. Their groups are `$1`… and named ones in the value.
+    pub regexes: Vec<(Regex, Template)>,
+    /// `default`, empty if absent.
+    pub default: Template,
+    /// `hostnames`.
+    pub hostnames: bool,
+}

@@ -1,0 +1,13 @@
+//! The nginx configuration language: syntax, directive tables, typed model, validation.
+//!
+//! No I/O of its own (files, globs and host names come through a [`source::Source`] that the caller passes), no clock,
+//! no async. What the controller accepts with this crate is exactly what nodes accept.
+
+pub mod http;
+pub mod main_conf;
+pub mod model;
+pub mod problem;
+pub mod regex;
+pub mod source;
+pub mod template;
+pub mod variable;

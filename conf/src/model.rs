@@ -1,0 +1,260 @@
+//! The typed configuration: what the text means, compiled so far that a worker can run it as it stands.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::http::{LocConf, MainConf, SrvConf, rewrite};
+use crate::main_conf::{Events, Main};
+use crate::problem::{Place, Problem};
+use crate::regex::Regex;
+
+/// A whole configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The directives outside every block.
+    pub main: Main,
+    /// `events {}`.
+    pub events: Events,
+    /// `http {}`, if there is one.
+    pub http: Option<Http>,
+    /// What nginx says at `warn` (a duplicate extension, a conflicting name …).
+    pub warnings: Vec<Problem>,
+}
+
+/// `http {}`.
+#[derive(Debug)]
+pub struct Http {
+    /// What belongs to `http` alone: maps, log formats, our own settings.
+    pub main: Arc<MainConf>,
+    /// What a `server` inherits.
+    pub srv: Arc<SrvConf>,
+    /// What a `server` and its locations inherit.
+    pub loc: Arc<LocConf>,
+    /// In the order of the fully expanded source.
+    pub vhosts: Vec<Arc<Vhost>>,
+    /// In the order of the fully expanded source.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The `include`s that stand directly in `http`: where a file must be to be part of the configuration.
+    pub reach: Reach,
+}
+
+/// What a task file's configuration holds: vhosts and upstreams, merged from the `http` that they join.
+#[derive(Debug, Default)]
+pub struct Fragment {
+    /// In the order of their keys.
+    pub vhosts: Vec<Arc<Vhost>>,
+    /// In the order of the source.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// Identity of a vhost: the number of its `vsvc_id` directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VsvcId(pub u64);
+
+impl fmt::Display for VsvcId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One `server {}`.
+#[derive(Debug)]
+pub struct Vhost {
+    /// Its identity; a `server` without one can only be changed by a reload.
+    pub vsvc_id: Option<VsvcId>,
+    /// Where its block begins.
+    pub place: Place,
+    /// Its place in the fully expanded source: decides default server, first regex, first of equal names.
+    pub order: OrderKey,
+    /// At least one (`listen` absent is `*:80`, or `*:8000` without root).
+    pub listens: Vec<Listen>,
+    /// At least one (absent is the empty name).
+    pub names: Vec<ServerName>,
+    /// Server-level configuration, merged.
+    pub srv: Arc<SrvConf>,
+    /// Location-level configuration outside any location, merged.
+    pub loc: Arc<LocConf>,
+    /// The rewrite directives of the server level, in order.
+    pub script: rewrite::Script,
+    /// Its locations.
+    pub locations: Locations,
+    /// The names behind [`crate::variable::Variable::Slot`].
+    pub variables: Vec<Arc<str>>,
+    /// The upstreams that it passes to, by name; `proxy::Target::Upstream` is an index into this.
+    pub upstreams: Vec<UpstreamRef>,
+}
+
+/// An upstream that a `proxy_pass` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamRef {
+    /// An `upstream {}` of that name.
+    Named(Arc<str>),
+    /// Not an `upstream {}` but a host and port: peers with default parameters, made by the `proxy_pass` itself.
+    Implicit(Arc<Upstream>),
+}
+
+/// The place of something in the fully expanded source, comparable without expanding it: for each file of the chain of
+/// includes the byte offset of the include and the file that it leads to, at last the offset of the block itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderKey(pub Box<[OrderStep]>);
+
+/// One file of an [`OrderKey`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderStep {
+    /// Byte offset of the directive in its file.
+    pub offset: u32,
+    /// The file that the directive includes, or `None` at the end of the chain. Files of one glob compare as bytes,
+    /// which is their order in the expansion.
+    pub file: Option<Arc<Path>>,
+}
+
+/// The `include` directives that stand directly in `http {}` (or in files included there), in order.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Each with the key of the directive (its last step has `file: None`) and its absolute pattern.
+    pub includes: Vec<(OrderKey, PathBuf)>,
+}
+
+/// One `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub addr: ListenAddr,
+    /// `default_server` (or `default`).
+    pub default_server: bool,
+    /// `backlog=N`.
+    pub backlog: Option<i32>,
+    /// `reuseport`: one socket per worker.
+    pub reuseport: bool,
+    /// `ipv6only=on|off`; on unless told otherwise.
+    pub ipv6only: Option<bool>,
+    /// Its line.
+    pub place: Place,
+}
+
+impl Listen {
+    /// Whether it carries socket options; only one `listen` of an address may.
+    pub fn has_options(&self) -> bool {
+        self.backlog.is_some() || self.reuseport || self.ipv6only.is_some()
+    }
+}
+
+/// A listener's address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenAddr {
+    /// `IP:port`; `*` is 0.0.0.0.
+    Inet(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddr {
+    /// As nginx writes it in its messages: `0.0.0.0:80`, `[::]:80`, `unix:/run/x`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One name of a `server_name`, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerName {
+    /// `example.com`; `""` is the empty name; `_` is an exact name that no request has.
+    Exact(Arc<str>),
+    /// `*.example.com`, kept as `example.com`. `.example.com` is this one and the exact name.
+    Leading(Arc<str>),
+    /// `www.example.*`, kept as `www.example`.
+    Trailing(Arc<str>),
+    /// `~…`. Named groups are variables of the vhost: (number of the group, slot).
+    Regex {
+        /// The expression, caseless as in nginx when it has no capital letter.
+        regex: Regex,
+        /// Group number → slot.
+        groups: Box<[(u8, u16)]>,
+    },
+}
+
+/// The locations of one level.
+#[derive(Debug, Default)]
+pub struct Locations {
+    /// `=` and prefix locations, sorted by pattern; an exact one stands before a prefix one of the same pattern.
+    pub prefixes: Vec<Arc<Location>>,
+    /// `~` and `~*` in the order of the file.
+    pub regexes: Vec<Arc<Location>>,
+    /// `@name`; only directly in a `server`.
+    pub named: Vec<Arc<Location>>,
+}
+
+/// One `location {}`.
+#[derive(Debug)]
+pub struct Location {
+    /// What it matches.
+    pub pattern: Pattern,
+    /// Its configuration, merged.
+    pub conf: Arc<LocConf>,
+    /// Its rewrite directives, in order.
+    pub script: rewrite::Script,
+    /// Locations inside it.
+    pub nested: Locations,
+}
+
+/// What a location matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// `= /path`.
+    Exact(Arc<str>),
+    /// `/path`, or `^~ /path` (`no_regex`).
+    Prefix {
+        /// The path.
+        path: Arc<str>,
+        /// `^~`: expressions are not tried when this is the longest prefix.
+        no_regex: bool,
+    },
+    /// `~` or `~*`.
+    Regex {
+        /// The expression.
+        regex: Regex,
+        /// Group number → slot.
+        groups: Box<[(u8, u16)]>,
+    },
+    /// `@name`, with the `@`.
+    Named(Arc<str>),
+}
+
+/// One `upstream {}`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name, which is its `ups_id` when it was made by a task.
+    pub name: Arc<str>,
+    /// Where its block begins.
+    pub place: Place,
+    /// The file that it stands in is reached through this place of the source.
+    pub order: OrderKey,
+    /// At least one.
+    pub peers: Vec<Peer>,
+    /// `keepalive N`: idle connections that a worker keeps to it. `None`: every connection is closed after its request.
+    pub keepalive: Option<u32>,
+}
+
+/// One address of a `server` line in an `upstream`. A name with several addresses gives several peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where to connect.
+    pub addr: ListenAddr,
+    /// As `$upstream_addr` and the logs show it.
+    pub name: Arc<str>,
+    /// `weight=`, 1.
+    pub weight: u32,
+    /// `max_fails=`, 1; 0 never marks it failed.
+    pub max_fails: u32,
+    /// `fail_timeout=`, 10 s, in seconds: the window of the failures and the time of the punishment.
+    pub fail_timeout: u64,
+    /// `backup`.
+    pub backup: bool,
+    /// `down`.
+    pub down: bool,
+}
