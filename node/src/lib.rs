@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What runs on a machine of the fleet.
+
+pub mod task;

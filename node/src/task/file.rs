@@ -1,0 +1,158 @@
+//! Reading and replacing whole files that several processes look at.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// No task file that makes sense is larger: a line with 100,000 ids takes one megabyte.
+const MAX_TASK_FILE: u64 = 64 << 20;
+
+/// How far a write must get before it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Seen whole by every process: for what a reboot forgets anyway (the task file on a tmpfs).
+    Visible,
+    /// On the disk, file and directory entry: for what must be there after a power cut.
+    Synced,
+}
+
+/// Replaces (or creates) a file: the bytes are written beside it with the mode that the file had (0644 when it is new)
+/// and renamed over it, so that every reader sees the old or the new content whole. On an error the old file stands.
+pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    let mode = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => meta.mode() & 0o7777,
+        Ok(_) => return Err(io::Error::other(format!("{} is not a regular file", path.display()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0o644,
+        Err(e) => return Err(e),
+    };
+    let beside = beside(path)?;
+    let written = write_new(&beside, bytes, mode, durability).and_then(|()| fs::rename(&beside, path));
+    if let Err(e) = written {
+        let _ = fs::remove_file(&beside);
+        return Err(e);
+    }
+    match durability {
+        Durability::Visible => Ok(()),
+        Durability::Synced => sync_parent(path),
+    }
+}
+
+/// Makes the entries of a file's directory durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
+/// Reads the task file. A symlink, anything but a regular file, a file that somebody else owns or that everybody may
+/// write, and a file of absurd size are refused: what stands in it makes the master act.
+pub fn read_task_file(path: &Path) -> io::Result<Vec<u8>> {
+    let refuse = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(
+        |e| match e.raw_os_error() {
+            Some(libc::ELOOP) => refuse("is a symbolic link".into()),
+            _ => e,
+        },
+    )?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(refuse("is not a regular file".into()));
+    }
+    let me = nix::unistd::geteuid().as_raw();
+    if meta.uid() != me && meta.uid() != 0 {
+        return Err(refuse(format!("is owned by uid {}, neither {me} nor root", meta.uid())));
+    }
+    if meta.mode() & 0o002 != 0 {
+        return Err(refuse("may be written by everybody".into()));
+    }
+    if meta.len() > MAX_TASK_FILE {
+        return Err(refuse(format!("is larger than {MAX_TASK_FILE} bytes")));
+    }
+    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    file.take(MAX_TASK_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// A hidden name in the same directory (rename does not cross file systems) that no include pattern matches: it ends in
+/// `.tmp`. Two processes that write the same file at once do not share it.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a name"))?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.tmp", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let mut file = match open() {
+        // Left by a process of the same number that was killed in between.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()?
+        }
+        other => other?,
+    };
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask took away
+    match durability {
+        Durability::Visible => Ok(()),
+        Durability::Synced => file.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_and_keeps_the_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dy_update_server.conf");
+        write_whole(&path, b"one", Durability::Visible).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        write_whole(&path, b"two", Durability::Synced).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::create_dir(&path).unwrap();
+        assert!(write_whole(&path, b"x", Durability::Visible).is_err());
+        assert!(write_whole(&dir.path().join("absent/b"), b"x", Durability::Visible).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn refuses_what_must_not_make_a_master_act() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"x").unwrap();
+        assert_eq!(read_task_file(&file).unwrap(), b"x");
+
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(read_task_file(&link).unwrap_err().to_string().ends_with("is a symbolic link"));
+        assert!(read_task_file(dir.path()).unwrap_err().to_string().ends_with("is not a regular file"));
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        assert!(read_task_file(&file).unwrap_err().to_string().ends_with("may be written by everybody"));
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+            assert!(read_task_file(&file).unwrap_err().to_string().contains("is owned by uid 12345"));
+        }
+        assert_eq!(read_task_file(&dir.path().join("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
