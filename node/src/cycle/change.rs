@@ -1,0 +1,343 @@
+//! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
+
+use super::listener::options_of;
+use super::{Cycle, Listener, SocketOptions, Stamp, UpstreamCell, Vhost, wildcard_of};
+
+/// What a change does to the vhosts that it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// They are new; ports may be opened: the first load of a process.
+    #[default]
+    Load,
+    /// They are new.
+    Add,
+    /// They exist and are replaced.
+    Modify,
+    /// They exist and go.
+    Delete,
+}
+
+/// A change of a cycle.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// What is done.
+    pub kind: Kind,
+    /// The vhosts that are added or replaced.
+    pub vhosts: Vec<Arc<model::Vhost>>,
+    /// The upstreams that are added, or replaced if `touched` names them.
+    pub upstreams: Vec<Arc<model::Upstream>>,
+    /// The vhosts that go.
+    pub removed: Vec<VsvcId>,
+    /// The upstreams that the change may replace; those that are not among `upstreams` go.
+    pub touched: Vec<Arc<str>>,
+    /// Goes into the vhosts.
+    pub stamp: Stamp,
+}
+
+/// Why a change cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is wrong, whatever the way.
+    #[error("{0}")]
+    Wrong(String),
+    /// It is right, but only a reload can make it so.
+    #[error("needs a reload: {0}")]
+    NeedsReload(String),
+}
+
+/// A checked change: all that [`Cycle::commit`] needs.
+#[derive(Debug)]
+pub struct Prepared {
+    gone: Vec<Rc<Vhost>>,
+    new: Vec<Rc<Vhost>>,
+    listeners: Vec<Rc<Listener>>,
+    fresh_upstreams: Vec<(Arc<str>, Rc<UpstreamCell>)>,
+    replaced_upstreams: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
+    gone_upstreams: Vec<Arc<str>>,
+}
+
+fn wrong(text: String) -> Refusal {
+    Refusal::Wrong(text)
+}
+
+impl Cycle {
+    /// Checks a change against this cycle and builds what it needs; changes nothing.
+    pub fn prepare(&self, change: Change) -> Result<Prepared, Refusal> {
+        let gone = self.gone(&change)?;
+        let cells = self.prepare_upstreams(&change, &gone)?;
+        let listeners = self.prepare_listeners(&change, &gone)?;
+
+        let mut new = Vec::with_capacity(change.vhosts.len());
+        for conf in &change.vhosts {
+            let upstreams = conf.upstreams.iter().map(|used| match used {
+                UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::new(upstream)),
+                UpstreamRef::Named(name) => cells
+                    .find(self, name)
+                    .ok_or_else(|| wrong(format!("host not found in upstream \"{name}\" in {}", conf.place))),
+            });
+            let upstreams = upstreams.collect::<Result<_, _>>()?;
+            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, stamp: change.stamp }));
+        }
+        Ok(Prepared {
+            gone,
+            new,
+            listeners,
+            fresh_upstreams: cells.fresh.into_iter().collect(),
+            replaced_upstreams: cells.replaced,
+            gone_upstreams: cells.gone,
+        })
+    }
+
+    /// The vhosts that the change takes out, after the check that ids are as its kind says.
+    fn gone(&self, change: &Change) -> Result<Vec<Rc<Vhost>>, Refusal> {
+        let vhosts = self.vhosts.borrow();
+        let mut seen: HashMap<VsvcId, &Arc<model::Vhost>> = HashMap::new();
+        let mut gone = Vec::new();
+        for vhost in &change.vhosts {
+            let Some(id) = vhost.vsvc_id else {
+                if change.kind == Kind::Load {
+                    continue;
+                }
+                return Err(wrong(format!("server without \"vsvc_id\" in {}", vhost.place)));
+            };
+            if let Some(first) = seen.insert(id, vhost) {
+                return Err(duplicate_id(id, &first.place, vhost));
+            }
+            match (change.kind, vhosts.get(&id)) {
+                (Kind::Modify, Some(old)) => gone.push(Rc::clone(old)),
+                (Kind::Modify, None) => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to modify"))),
+                (_, Some(old)) => return Err(duplicate_id(id, &old.conf.place, vhost)),
+                (_, None) => {}
+            }
+        }
+        for id in &change.removed {
+            match vhosts.get(id) {
+                Some(old) => gone.push(Rc::clone(old)),
+                None => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to delete"))),
+            }
+        }
+        Ok(gone)
+    }
+
+    fn prepare_upstreams(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Cells, Refusal> {
+        let current = self.upstreams.borrow();
+        let touched: HashSet<&str> = change.touched.iter().map(|name| &**name).collect();
+        let mut cells = Cells::default();
+        let mut kept: HashSet<&str> = HashSet::new();
+        for upstream in &change.upstreams {
+            let name = &upstream.name;
+            let duplicate = || wrong(format!("duplicate upstream \"{name}\" in {}", upstream.place));
+            match current.get(name) {
+                Some(cell) if touched.contains(&**name) => {
+                    if !kept.insert(name) {
+                        return Err(duplicate());
+                    }
+                    cells.replaced.push((Rc::clone(cell), Arc::clone(upstream)));
+                }
+                Some(_) => return Err(duplicate()),
+                None => match cells.fresh.entry(Arc::clone(name)) {
+                    Entry::Occupied(_) => return Err(duplicate()),
+                    Entry::Vacant(entry) => drop(entry.insert(UpstreamCell::new(upstream))),
+                },
+            }
+        }
+        for name in &change.touched {
+            if kept.contains(&**name) || cells.fresh.contains_key(name) {
+                continue;
+            }
+            let Some(cell) = current.get(name) else {
+                return Err(wrong(format!("no upstream is named \"{name}\"")));
+            };
+            let leaving = gone.iter().filter(|vhost| vhost.upstreams.iter().any(|used| Rc::ptr_eq(used, cell))).count();
+            let staying = cell.users.get() as usize - leaving;
+            if staying > 0 {
+                return Err(wrong(format!("upstream \"{name}\" is still used by {staying} other vhost(s)")));
+            }
+            cells.gone.push(Arc::clone(name));
+        }
+        Ok(cells)
+    }
+
+    /// Checks the addresses and gives the listeners that are new.
+    fn prepare_listeners(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Vec<Rc<Listener>>, Refusal> {
+        let load = change.kind == Kind::Load;
+        let current = self.listeners.borrow();
+        let is_gone = |vhost: &Rc<Vhost>| gone.iter().any(|old| Rc::ptr_eq(old, vhost));
+        let mut fresh: HashMap<&ListenAddr, Rc<Listener>> = HashMap::new();
+        let mut defaults: HashSet<&ListenAddr> = HashSet::new();
+        let mut options: HashMap<&ListenAddr, SocketOptions> = HashMap::new();
+        for listen in change.vhosts.iter().flat_map(|vhost| &vhost.listens) {
+            let addr = &listen.addr;
+            let known = current.get(addr);
+            if listen.default_server {
+                let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
+                if !defaults.insert(addr) || other.is_some_and(|other| !is_gone(&other)) {
+                    return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place)));
+                }
+            }
+            if listen.has_options() && options.insert(addr, options_of(listen)).is_some() {
+                return Err(wrong(format!("duplicate listen options for {addr} in {}", listen.place)));
+            }
+            if known.is_none() {
+                let covered = wildcard_of(addr).is_some_and(|wildcard| current.contains_key(&wildcard));
+                if !load && !covered {
+                    return Err(Refusal::NeedsReload(format!("{addr} does not listen yet in {}", listen.place)));
+                }
+                let listener =
+                    fresh.entry(addr).or_insert_with(|| Rc::new(Listener::new(addr.clone(), options_of(listen))));
+                if listen.has_options() {
+                    listener.options.set(options_of(listen));
+                }
+            }
+        }
+        if !load {
+            self.check_options(gone, &options)?;
+            self.check_last(change, gone)?;
+        }
+        Ok(fresh.into_values().collect())
+    }
+
+    /// Socket options of a listener that is open cannot change here.
+    fn check_options(&self, gone: &[Rc<Vhost>], new: &HashMap<&ListenAddr, SocketOptions>) -> Result<(), Refusal> {
+        let differ = |addr: &ListenAddr| Refusal::NeedsReload(format!("the listen options of {addr} change"));
+        for (addr, options) in new {
+            if let Some(listener) = self.listener(addr)
+                && listener.options.get() != *options
+            {
+                return Err(differ(addr));
+            }
+        }
+        let old = gone.iter().flat_map(|vhost| &vhost.conf.listens).filter(|listen| listen.has_options());
+        match old.map(|listen| &listen.addr).find(|addr| !new.contains_key(addr)) {
+            Some(addr) => Err(differ(addr)),
+            None => Ok(()),
+        }
+    }
+
+    /// A socket whose last vhost leaves would have to be closed.
+    fn check_last(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
+        let mut leaving: HashMap<&ListenAddr, usize> = HashMap::new();
+        for listen in gone.iter().flat_map(|vhost| &vhost.conf.listens) {
+            *leaving.entry(&listen.addr).or_default() += 1;
+        }
+        for listen in change.vhosts.iter().flat_map(|vhost| &vhost.listens) {
+            leaving.remove(&listen.addr);
+        }
+        let listeners = self.listeners.borrow();
+        for (addr, count) in leaving {
+            let covered = wildcard_of(addr).is_some_and(|wildcard| listeners.contains_key(&wildcard));
+            if !covered && listeners.get(addr).is_some_and(|listener| listener.names.borrow().count() == count) {
+                return Err(Refusal::NeedsReload(format!("{addr} loses its last vhost and must be closed")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a prepared change so. It was prepared against this cycle as it is now.
+    pub fn commit(&self, prepared: Prepared) -> Committed {
+        let mut listeners = self.listeners.borrow_mut();
+        let mut vhosts = self.vhosts.borrow_mut();
+        let mut upstreams = self.upstreams.borrow_mut();
+        let mut committed = Committed::default();
+
+        for vhost in &prepared.gone {
+            for listen in &vhost.conf.listens {
+                let Some(listener) = listeners.get(&listen.addr) else { continue };
+                listener.names.borrow_mut().remove(vhost);
+                committed.touch(&listen.addr);
+                if let Some(wildcard) = wildcard_of(&listen.addr)
+                    && listener.names.borrow().is_empty()
+                    && let Some(bound) = listeners.get(&wildcard)
+                {
+                    bound.covered.set(bound.covered.get() - 1);
+                    listeners.remove(&listen.addr);
+                }
+            }
+            if let Some(id) = vhost.conf.vsvc_id {
+                vhosts.remove(&id);
+            }
+            for used in &vhost.upstreams {
+                used.users.set(used.users.get() - 1);
+            }
+        }
+        for name in prepared.gone_upstreams {
+            upstreams.remove(&name);
+        }
+        for (cell, conf) in prepared.replaced_upstreams {
+            cell.replace(&conf);
+        }
+        upstreams.extend(prepared.fresh_upstreams);
+        for listener in prepared.listeners {
+            listeners.entry(listener.addr.clone()).or_insert(listener);
+        }
+        for vhost in &prepared.new {
+            for listen in &vhost.conf.listens {
+                let Some(listener) = listeners.get(&listen.addr) else { continue };
+                let first = listener.names.borrow().is_empty();
+                let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
+                committed.conflicts.extend(conflicts.into_iter().map(|name| (name, listen.addr.clone())));
+                committed.touch(&listen.addr);
+                if first && let Some(bound) = wildcard_of(&listen.addr).and_then(|wildcard| listeners.get(&wildcard)) {
+                    bound.covered.set(bound.covered.get() + 1);
+                }
+            }
+            if let Some(id) = vhost.conf.vsvc_id {
+                vhosts.insert(id, Rc::clone(vhost));
+            }
+            for used in &vhost.upstreams {
+                used.users.set(used.users.get() + 1);
+            }
+        }
+        self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
+        for (addr, total) in &mut committed.listeners {
+            *total = listeners.get(addr).map_or(0, |listener| listener.names.borrow().count());
+        }
+        committed
+    }
+}
+
+/// What a commit did, for the log.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The listeners that were touched, with the vhosts that they have now.
+    pub listeners: Vec<(ListenAddr, usize)>,
+    /// Names that two vhosts of a listener have.
+    pub conflicts: Vec<(Arc<str>, ListenAddr)>,
+}
+
+impl Committed {
+    fn touch(&mut self, addr: &ListenAddr) {
+        if !self.listeners.iter().any(|(known, _)| known == addr) {
+            self.listeners.push((addr.clone(), 0));
+        }
+    }
+}
+
+/// The upstreams of a change.
+#[derive(Default)]
+struct Cells {
+    fresh: HashMap<Arc<str>, Rc<UpstreamCell>>,
+    replaced: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
+    gone: Vec<Arc<str>>,
+}
+
+impl Cells {
+    /// The cell of a name once the change is made.
+    fn find(&self, cycle: &Cycle, name: &Arc<str>) -> Option<Rc<UpstreamCell>> {
+        if self.gone.contains(name) {
+            return None;
+        }
+        self.fresh.get(name).cloned().or_else(|| cycle.upstream(name))
+    }
+}
+
+fn duplicate_id(id: VsvcId, first: &dysvr_conf::problem::Place, second: &model::Vhost) -> Refusal {
+    wrong(format!("duplicate vsvc_id {id}, it is already used in {first} in {}", second.place))
+}

@@ -1,0 +1,137 @@
+//! The running configuration of one process, changed in place in O(change).
+//!
+//! Listeners → names → vhosts, and upstreams by name. A full load is an empty cycle to which everything is added: the
+//! same [`Cycle::prepare`] and [`Cycle::commit`] serve both, so nothing can be elected or ordered in two ways. A request
+//! holds the vhost that it began with (`Rc`); one that was deleted or replaced is freed when its last request ends.
+
+mod change;
+mod listener;
+mod names;
+mod upstream;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
+
+pub use change::{Change, Committed, Kind, Prepared, Refusal};
+pub use listener::{Found, Listener, SocketOptions};
+pub use upstream::{Upstream, UpstreamCell};
+
+/// Which task made a vhost what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The task, `None` for a vhost of a full load.
+    pub task_id: Option<u64>,
+    /// The fleet's revision that the task belonged to.
+    pub revision: Option<u64>,
+}
+
+/// A vhost as it runs.
+#[derive(Debug)]
+pub struct Vhost {
+    /// What it is.
+    pub conf: Arc<model::Vhost>,
+    /// Parallel to `conf.upstreams`.
+    pub upstreams: Box<[Rc<UpstreamCell>]>,
+    /// Who made it so.
+    pub stamp: Stamp,
+}
+
+/// The running configuration.
+#[derive(Debug)]
+pub struct Cycle {
+    /// The directives outside vhosts and upstreams: these change by a reload only.
+    pub conf: Rc<Config>,
+    listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
+    vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
+    upstreams: RefCell<HashMap<Arc<str>, Rc<UpstreamCell>>>,
+    count: Cell<usize>,
+}
+
+impl Cycle {
+    /// The cycle of a whole configuration.
+    pub fn load(conf: Config) -> Result<Self, Refusal> {
+        let cycle = Self {
+            conf: Rc::new(conf),
+            listeners: RefCell::default(),
+            vhosts: RefCell::default(),
+            upstreams: RefCell::default(),
+            count: Cell::new(0),
+        };
+        if let Some(http) = cycle.http() {
+            let change = Change {
+                kind: Kind::Load,
+                vhosts: http.vhosts.clone(),
+                upstreams: http.upstreams.clone(),
+                ..Change::default()
+            };
+            let prepared = cycle.prepare(change)?;
+            cycle.commit(prepared);
+        }
+        Ok(cycle)
+    }
+
+    /// `http {}`, if the configuration has one.
+    pub fn http(&self) -> Option<&Http> {
+        self.conf.http.as_ref()
+    }
+
+    /// The upstream of a name.
+    pub fn upstream(&self, name: &str) -> Option<Rc<UpstreamCell>> {
+        self.upstreams.borrow().get(name).cloned()
+    }
+
+    /// The vhost of an id.
+    pub fn vhost(&self, id: VsvcId) -> Option<Rc<Vhost>> {
+        self.vhosts.borrow().get(&id).cloned()
+    }
+
+    /// The listener of an address.
+    pub fn listener(&self, addr: &ListenAddr) -> Option<Rc<Listener>> {
+        self.listeners.borrow().get(addr).cloned()
+    }
+
+    /// How many vhosts there are, those without an id included.
+    pub fn vhost_count(&self) -> usize {
+        self.count.get()
+    }
+
+    /// The listener that a connection belongs to, which came in on the socket of `bound`: a wildcard socket also takes
+    /// the connections of exact addresses of its port, which are told apart by the local address.
+    pub fn route(&self, bound: &Rc<Listener>, local: impl FnOnce() -> Option<std::net::SocketAddr>) -> Rc<Listener> {
+        if bound.covered.get() > 0
+            && let Some(local) = local()
+            && let Some(exact) = self.listener(&ListenAddr::Inet(local))
+        {
+            return exact;
+        }
+        Rc::clone(bound)
+    }
+
+    /// The sockets that this configuration needs, sorted: every listener but those that a wildcard socket covers.
+    pub fn sockets(&self) -> Vec<(ListenAddr, SocketOptions)> {
+        let listeners = self.listeners.borrow();
+        let mut all: Vec<_> = listeners
+            .values()
+            .filter(|listener| wildcard_of(&listener.addr).is_none_or(|wildcard| !listeners.contains_key(&wildcard)))
+            .map(|listener| (listener.addr.clone(), listener.options.get()))
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+/// The wildcard address of the same port, for an address that is not it.
+fn wildcard_of(addr: &ListenAddr) -> Option<ListenAddr> {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+    let ListenAddr::Inet(inet) = addr else { return None };
+    let any = match inet.ip() {
+        ip if ip.is_unspecified() => return None,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    Some(ListenAddr::Inet(SocketAddr::new(any, inet.port())))
+}

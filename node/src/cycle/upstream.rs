@@ -1,0 +1,58 @@
+//! Upstreams as they run.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dysvr_conf::model;
+
+// Stands here until http::upstream::State takes its place.
+/// Balancing state.
+#[derive(Debug, Default)]
+pub struct State;
+impl State {
+    /// New.
+    pub fn new(_: &model::Upstream) -> Self {
+        Self
+    }
+    /// Keeps what unchanged peers have.
+    pub fn carry_over(_old: &Self, _old_conf: &model::Upstream, new_conf: &model::Upstream) -> Self {
+        Self::new(new_conf)
+    }
+}
+
+/// An upstream at one moment: its configuration, and the health, counters and idle connections of its peers.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What it is.
+    pub conf: Arc<model::Upstream>,
+    /// What it has been through.
+    pub state: State,
+}
+
+/// The identity of an upstream: vhosts hold the cell, so that a new configuration of the upstream reaches all of them
+/// at once, while a request goes on with what it took out.
+#[derive(Debug)]
+pub struct UpstreamCell {
+    current: RefCell<Rc<Upstream>>,
+    /// Vhosts that pass to it; it cannot go while there are any.
+    pub(super) users: Cell<u32>,
+}
+
+impl UpstreamCell {
+    pub(super) fn new(conf: &Arc<model::Upstream>) -> Rc<Self> {
+        let upstream = Upstream { conf: Arc::clone(conf), state: State::new(conf) };
+        Rc::new(Self { current: RefCell::new(Rc::new(upstream)), users: Cell::new(0) })
+    }
+
+    /// The upstream as it is now.
+    pub fn get(&self) -> Rc<Upstream> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    pub(super) fn replace(&self, conf: &Arc<model::Upstream>) {
+        let old = self.get();
+        let state = State::carry_over(&old.state, &old.conf, conf);
+        self.current.replace(Rc::new(Upstream { conf: Arc::clone(conf), state }));
+    }
+}

@@ -1,0 +1,156 @@
+//! The error log in nginx's format, and the open files that error and access logs share.
+//!
+//! Not `tracing`: nginx has eight levels to its five, and what reads these files expects nginx's lines. One thread per
+//! process, so files and sinks are `Rc`s in a thread-local registry.
+
+mod file;
+
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::rc::Rc;
+
+pub use dysvr_conf::main_conf::Level;
+use dysvr_conf::main_conf::{ErrorLog, LogTarget};
+pub use file::{LogFile, chown_all, open_file, reopen_all};
+
+use crate::os::time::{self, Local};
+
+/// Where the lines of a process or of a location go. Clones share their sinks.
+#[derive(Clone, Debug)]
+pub struct Log {
+    sinks: Rc<[Sink]>,
+}
+
+#[derive(Clone, Debug)]
+struct Sink {
+    file: Option<Rc<LogFile>>,
+    level: Level,
+}
+
+impl Log {
+    /// Opens the logs of a configuration; relative files are below `prefix`.
+    pub fn open(logs: &[ErrorLog], prefix: &Path) -> io::Result<Self> {
+        let sinks = logs
+            .iter()
+            .map(|log| {
+                let file = match &log.target {
+                    LogTarget::Stderr => None,
+                    LogTarget::File(path) => Some(open_file(&prefix.join(path))?),
+                };
+                Ok(Sink { file, level: log.level })
+            })
+            .collect::<io::Result<Rc<[_]>>>()?;
+        Ok(Self { sinks })
+    }
+
+    /// Standard error alone.
+    pub fn stderr(level: Level) -> Self {
+        Self { sinks: Rc::new([Sink { file: None, level }]) }
+    }
+
+    /// Whether a line of this level would be written anywhere.
+    pub fn admits(&self, level: Level) -> bool {
+        self.sinks.iter().any(|sink| level <= sink.level)
+    }
+
+    /// Writes one line to every sink whose level admits it. `connection` 0 is none.
+    pub fn write(&self, level: Level, connection: u64, text: fmt::Arguments<'_>) {
+        if !self.admits(level) {
+            return;
+        }
+        thread_local!(static LINE: RefCell<String> = const { RefCell::new(String::new()) });
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            let _ = render(line, &now(), level, connection, text);
+            for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
+                match &sink.file {
+                    Some(file) => file.append(line.as_bytes()),
+                    None => drop(io::stderr().write_all(line.as_bytes())),
+                }
+            }
+        });
+    }
+}
+
+fn render(line: &mut String, now: &Local, level: Level, connection: u64, text: fmt::Arguments<'_>) -> fmt::Result {
+    let Local { year, month, day, hour, minute, second, .. } = now;
+    write!(line, "{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02} [{}] ", level.name())?;
+    // One thread per process: its thread id is its pid; nginx without thread pools prints 0.
+    write!(line, "{}#0: ", pid())?;
+    if connection != 0 {
+        write!(line, "*{connection} ")?;
+    }
+    writeln!(line, "{text}")
+}
+
+thread_local! {
+    static NOW: Cell<Option<(i64, Local)>> = const { Cell::new(None) };
+    static CURRENT: RefCell<Log> = RefCell::new(Log::stderr(Level::Notice));
+}
+
+/// Local time, broken down once per second.
+pub fn now() -> Local {
+    let second = time::unix().as_secs() as i64;
+    match NOW.get() {
+        Some((cached, local)) if cached == second => local,
+        _ => {
+            let local = time::local(second);
+            NOW.set(Some((second, local)));
+            local
+        }
+    }
+}
+
+/// Not cached: a fork changes it.
+fn pid() -> u32 {
+    std::process::id()
+}
+
+/// The log of the process.
+pub fn current() -> Log {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Makes `log` the log of the process.
+pub fn set_current(log: Log) {
+    CURRENT.set(log);
+}
+
+/// Writes a line to the log of the process: `log!(Level::Notice, "text {}", value)`.
+#[macro_export]
+macro_rules! log {
+    ($level:expr, $($text:tt)+) => {
+        $crate::log::current().write($level, 0, format_args!($($text)+))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Local = Local { year: 2022, month: 7, day: 27, hour: 12, minute: 4, second: 9, offset: 0 };
+
+    #[test]
+    fn lines_are_nginx_s() {
+        let mut line = String::new();
+        render(&mut line, &NOON, Level::Notice, 0, format_args!("start worker processes")).unwrap();
+        assert_eq!(line, format!("2022/07/27 12:04:09 [notice] {}#0: start worker processes\n", pid()));
+        line.clear();
+        render(&mut line, &NOON, Level::Error, 12, format_args!("x")).unwrap();
+        assert_eq!(line, format!("2022/07/27 12:04:09 [error] {}#0: *12 x\n", pid()));
+    }
+
+    #[test]
+    fn a_line_goes_to_every_log_whose_level_admits_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = |name: &str, level| ErrorLog { target: LogTarget::File(name.into()), level };
+        let logs = Log::open(&[log("a", Level::Error), log("b", Level::Info)], dir.path()).unwrap();
+        logs.write(Level::Warn, 0, format_args!("one"));
+        logs.write(Level::Crit, 0, format_args!("two"));
+        logs.write(Level::Debug, 0, format_args!("three"));
+        let lines = |name| std::fs::read_to_string(dir.path().join(name)).unwrap().lines().count();
+        assert_eq!((lines("a"), lines("b")), (1, 2));
+    }
+}

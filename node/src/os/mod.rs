@@ -1,0 +1,12 @@
+//! Everything that needs `unsafe` or a raw descriptor: fork, signals, channels, shared memory, listening sockets, time.
+//! Nothing above this folder has either.
+
+#![allow(unsafe_code)]
+
+pub mod channel;
+pub mod fork;
+pub mod listen;
+pub mod process;
+pub mod signal;
+pub mod time;
+pub mod zone;

@@ -1,0 +1,75 @@
+//! What a process may do: user, limits, number of processors.
+
+use std::io;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Group, Uid, User, setgid, setuid};
+
+/// The user and group that workers run as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Name, for `initgroups` and messages.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Looks up the names of a `user` directive; the group is the user's name when absent, as in nginx. The error is
+    /// nginx's own text.
+    pub fn find(user: &str, group: Option<&str>) -> Result<Self, String> {
+        let uid = match User::from_name(user) {
+            Ok(Some(found)) => found.uid,
+            _ => return Err(format!("getpwnam(\"{user}\") failed")),
+        };
+        let group = group.unwrap_or(user);
+        let gid = match Group::from_name(group) {
+            Ok(Some(found)) => found.gid,
+            // The default user `nobody` has the group `nogroup` on Debian.
+            _ if group == "nobody" => match Group::from_name("nogroup") {
+                Ok(Some(found)) => found.gid,
+                _ => return Err(format!("getgrnam(\"{group}\") failed")),
+            },
+            _ => return Err(format!("getgrnam(\"{group}\") failed")),
+        };
+        Ok(Self { name: user.to_owned(), uid: uid.as_raw(), gid: gid.as_raw() })
+    }
+
+    /// Becomes this user for good. For a process that is root.
+    pub fn become_it(&self) -> io::Result<()> {
+        let name = std::ffi::CString::new(self.name.as_str()).map_err(io::Error::other)?;
+        let gid = Gid::from_raw(self.gid);
+        setgid(gid)?;
+        nix::unistd::initgroups(&name, gid)?;
+        setuid(Uid::from_raw(self.uid))?;
+        Ok(())
+    }
+}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Sets both limits of open descriptors.
+pub fn limit_descriptors(limit: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?)
+}
+
+/// Processors that this process may use: what `worker_processes auto` means.
+pub fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+}
+
+/// Ends the process at once, without destructors: a forked child must not run those of its parent's state.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// The machine's name, lower case.
+pub fn hostname() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()
+}

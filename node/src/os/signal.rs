@@ -1,0 +1,119 @@
+//! Signals as readable events: blocked for the process and read from a descriptor, so no handler ever runs.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// The signal of the in-place update: SIGRTMIN+9, 43 with glibc. Computed, since the C library decides what SIGRTMIN is.
+pub fn dysvr() -> i32 {
+    libc::SIGRTMIN() + 9
+}
+
+/// A set of blocked signals that are read as events.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+/// One delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// Who sent it, 0 for the kernel.
+    pub pid: i32,
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set; sigaddset only refuses numbers that do not exist.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+impl Signals {
+    /// Blocks exactly `signals` in this thread (and all that it will start) and reads them from now on.
+    pub fn block(signals: &[i32]) -> io::Result<Self> {
+        let set = set_of(signals);
+        // SAFETY: the set is initialised; the old mask is not asked for.
+        let fd = unsafe {
+            if libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd gave a new descriptor that nobody else owns.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The next pending signal, if there is one.
+    pub fn next(&self) -> io::Result<Option<Received>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer is valid for `size` bytes.
+        let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if n < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+        }
+        if n as usize != size {
+            return Err(io::Error::other("short read of a signal"));
+        }
+        // SAFETY: the kernel filled the whole structure.
+        let info = unsafe { info.assume_init() };
+        Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32 }))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Sends a signal to a process by number. For processes that this one started, or that a pid file names and that the
+/// operator chose; see `pidfd` for the agent's way.
+pub fn send(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill has no memory effects.
+    if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Ignores SIGPIPE, so that a closed peer is an error of the write.
+pub fn ignore_pipe() {
+    // SAFETY: SIG_IGN needs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_time_signal_is_read_with_its_sender() {
+        std::thread::spawn(|| {
+            let signals = Signals::block(&[dysvr()]).unwrap();
+            assert_eq!(signals.next().unwrap(), None);
+            // SAFETY: raise to the calling thread only, where the signal is blocked.
+            unsafe { libc::pthread_kill(libc::pthread_self(), dysvr()) };
+            let got = signals.next().unwrap().unwrap();
+            assert_eq!(got.signal, libc::SIGRTMIN() + 9);
+            assert_eq!(got.pid, std::process::id() as i32);
+        })
+        .join()
+        .unwrap();
+    }
+}
