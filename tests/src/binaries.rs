@@ -1,0 +1,53 @@
+//! Where the programs under test are. They are built once per run, in the profile of the program that asks, so that
+//! `cargo test --workspace` is all that anyone needs to type.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+
+/// Names of the programs.
+pub const NAMES: [&str; 4] = ["dysvr-proxy", "dysvr-node", "dysvr-controller", "dysvrctl"];
+
+/// The path of one of [`NAMES`], freshly built.
+///
+/// # Errors
+/// When it cannot be built or is not where cargo puts it.
+pub fn path(name: &str) -> Result<PathBuf> {
+    static DIRECTORY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let directory = directory.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let path = directory.join(name);
+    ensure!(path.is_file(), "{} is not there", path.display());
+    Ok(path)
+}
+
+/// The workspace: the parent of this package.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Builds the programs and gives their directory. `DYSVR_BIN_DIR` names a directory of ready ones instead.
+fn build() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("DYSVR_BIN_DIR") {
+        return Ok(PathBuf::from(directory));
+    }
+    let own = std::env::current_exe().context("finding this program")?;
+    // Tests are in target/PROFILE/deps, programs in target/PROFILE.
+    let mut directory = own.parent().context("this program has no directory")?;
+    if directory.ends_with("deps") {
+        directory = directory.parent().context("no directory above deps")?;
+    }
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args(["build", "--quiet", "--workspace", "--bins", "--profile", profile]);
+    command.arg("--target-dir").arg(directory.parent().context("no directory above the profile's")?);
+    let output = command.output().context("starting cargo")?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(directory.to_owned())
+}

@@ -1,0 +1,165 @@
+//! A client that keeps hold of its connection, so that a test knows which worker it talks to, and the way to ask every
+//! worker by its pid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::http::{Framing, Head, read_body, read_head};
+use crate::wait;
+
+/// No answer of a test takes longer than this without a byte.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// The header by which a worker says its pid: see [`crate::prefix`].
+pub const WORKER_HEADER: &str = "X-Worker";
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status line and header.
+    pub head: Head,
+    /// 200 and so on.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The pid of the worker that answered.
+    pub fn worker(&self) -> Option<i32> {
+        self.head.header(WORKER_HEADER)?.parse().ok()
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Connection {
+    input: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(READ_LIMIT))?;
+        Ok(Self { input: BufReader::new(stream) })
+    }
+
+    /// GET with nothing but a host.
+    ///
+    /// # Errors
+    /// When the connection fails or the answer is none.
+    pub fn get(&mut self, host: &str, target: &str) -> io::Result<Reply> {
+        self.request("GET", target, &[("Host", host)], b"")
+    }
+
+    /// Any request; a body gets its length.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
+        self.send(method, target, headers, body)?;
+        let head = self.head()?;
+        let framing = Framing::of_response(&head, method)?;
+        let body = read_body(&mut self.input, framing)?;
+        Ok(Reply { status: head.status()?, head, body })
+    }
+
+    /// Sends a request and does not wait.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+        let mut message = format!("{method} {target} HTTP/1.1\r\n");
+        for (name, value) in headers {
+            message.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() {
+            message.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        message.push_str("\r\n");
+        let mut message = message.into_bytes();
+        message.extend_from_slice(body);
+        self.input.get_mut().write_all(&message)
+    }
+
+    /// The head of the next answer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn head(&mut self) -> io::Result<Head> {
+        read_head(&mut self.input)?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed"))
+    }
+
+    /// The stream after a head: for dripping answers and upgraded connections.
+    pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
+        &mut self.input
+    }
+}
+
+/// One request on a connection of its own.
+///
+/// # Errors
+/// As [`Connection::get`].
+pub fn get(addr: SocketAddr, host: &str, target: &str) -> io::Result<Reply> {
+    Connection::open(addr)?.get(host, target)
+}
+
+/// A connection to every worker of `pids`, by pid. Workers share their listeners, so connections are opened, a few at
+/// once, until each worker has taken one.
+///
+/// # Errors
+/// After `limit`, with those that never answered.
+pub fn pin_every_worker(
+    addr: SocketAddr,
+    host: &str,
+    pids: &BTreeSet<i32>,
+    limit: Duration,
+) -> Result<BTreeMap<i32, Connection>> {
+    let mut pinned = BTreeMap::new();
+    wait::eventually("every worker to take a connection", limit, || -> Result<()> {
+        // Opened together before any is asked: an idle worker alone would take each single one.
+        let mut batch: Vec<Connection> = (0..8).map(|_| Connection::open(addr)).collect::<io::Result<_>>()?;
+        for mut connection in batch.drain(..) {
+            let pid =
+                connection.get(host, "/")?.worker().with_context(|| format!("no {WORKER_HEADER} in the answer"))?;
+            if pids.contains(&pid) {
+                pinned.entry(pid).or_insert(connection);
+            }
+        }
+        let missing: Vec<&i32> = pids.iter().filter(|pid| !pinned.contains_key(pid)).collect();
+        anyhow::ensure!(missing.is_empty(), "workers {missing:?} have not answered");
+        Ok(())
+    })?;
+    Ok(pinned)
+}
+
+/// The answer of every worker of `pids`, by pid.
+///
+/// # Errors
+/// As [`pin_every_worker`], or when a request fails.
+pub fn ask_every_worker(
+    addr: SocketAddr,
+    pids: &BTreeSet<i32>,
+    host: &str,
+    target: &str,
+    limit: Duration,
+) -> Result<BTreeMap<i32, Reply>> {
+    pin_every_worker(addr, host, pids, limit)?
+        .into_iter()
+        .map(|(pid, mut connection)| Ok((pid, connection.get(host, target)?)))
+        .collect()
+}
