@@ -1,0 +1,82 @@
+# make run     a controller, three nodes and an origin on this machine; Ctrl-C ends and removes all of it
+# make test    everything that must hold: format, lints, documentation, tests, deployment
+# make bench   figures, beside nginx and haproxy in the same run
+# make lint    format, lints and documentation alone
+# make install the programs, default configuration and systemd units below $(DESTDIR)
+
+SHELL   := /bin/bash
+CARGO   ?= cargo
+DESTDIR ?=
+# Whose programs `install` takes and `manifests` asks.
+BIN     ?= target/release
+
+VENV := target/venv
+
+.PHONY: run test bench lint manifests build install install-node install-controller install-systemd tools-test tools-bench clean
+
+run:
+	$(CARGO) build --release --workspace --bins
+	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-demo
+
+export PYTHONDONTWRITEBYTECODE := 1
+
+test: tools-test lint
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory manifests BIN=target/debug
+
+bench: tools-bench
+	$(CARGO) build --release --workspace --bins
+	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-bench
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
+
+build:
+	$(CARGO) build --release --workspace --bins
+
+# Strictly against Kubernetes' schemas, and every command line and path against the programs that were built.
+manifests: $(VENV)/ready
+	$(VENV)/bin/python deploy/check --bin $(BIN)
+	BIN=$(BIN) $(VENV)/bin/python deploy/check/test_check.py
+
+$(VENV)/ready: deploy/requirements.txt
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
+	touch $@
+
+tools-test:
+	.ci/packages gcc:gcc make:make nginx:nginx-extras etcd:etcd-server wrk:wrk python3:python3 systemd-analyze:systemd
+	python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/packages :python3-venv
+
+tools-bench:
+	.ci/packages gcc:gcc nginx:nginx-extras wrk:wrk haproxy:haproxy
+
+# The layout of a machine, and of the images (deploy/docker/Dockerfile installs with these targets).
+install: install-node install-controller install-systemd
+
+install-node:
+	install -D -m 755 $(BIN)/dysvr-proxy $(DESTDIR)/usr/sbin/dysvr-proxy
+	install -D -m 755 $(BIN)/dysvr-node $(DESTDIR)/usr/sbin/dysvr-node
+	install -D -m 755 deploy/conf/seed-prefix $(DESTDIR)/usr/libexec/dysvr/seed-prefix
+	install -D -m 644 deploy/conf/nginx.conf $(DESTDIR)/usr/share/dysvr/conf/nginx.conf
+	install -D -m 644 deploy/conf/common_location.conf $(DESTDIR)/usr/share/dysvr/conf/common_location.conf
+	install -d -m 755 $(DESTDIR)/usr/share/dysvr/conf/auto_vhost $(DESTDIR)/usr/share/dysvr/conf/auto_upstream
+
+install-controller:
+	install -D -m 755 $(BIN)/dysvr-controller $(DESTDIR)/usr/sbin/dysvr-controller
+	install -D -m 755 $(BIN)/dysvrctl $(DESTDIR)/usr/bin/dysvrctl
+
+install-systemd:
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system deploy/systemd/dysvr-proxy.service deploy/systemd/dysvr-node.service deploy/systemd/dysvr-controller.service
+	install -D -m 644 deploy/systemd/dysvr.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/dysvr.conf
+	install -D -m 644 deploy/systemd/dysvr.logrotate $(DESTDIR)/etc/logrotate.d/dysvr
+	install -d -m 755 $(DESTDIR)/etc/dysvr
+	test -e $(DESTDIR)/etc/dysvr/node.env || install -m 644 deploy/systemd/node.env $(DESTDIR)/etc/dysvr/node.env
+	test -e $(DESTDIR)/etc/dysvr/controller.env || install -m 644 deploy/systemd/controller.env $(DESTDIR)/etc/dysvr/controller.env
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,63 @@
+"""Asks the real programs whether they understand a command line."""
+
+import pathlib
+import subprocess
+
+from layout import Prefix
+
+PROXY = "dysvr-proxy"
+OURS = (PROXY, "dysvr-node", "dysvr-controller", "dysvrctl")
+
+
+class Programs:
+    """The programs in one folder."""
+
+    def __init__(self, binaries: pathlib.Path, scratch: pathlib.Path):
+        self.binaries = binaries
+        self.scratch = scratch
+
+    def _run(self, name: str, words: list[str]) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [self.binaries / name, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+        )
+
+    def problems(self, where: str, words: list[str], prefix: Prefix):
+        """Whether the program named by `words[0]` takes the rest. Programs of others are not asked."""
+        name = pathlib.Path(words[0]).name
+        if name not in OURS:
+            return
+        if any("$(" in word or "${" in word for word in words):
+            yield f"{where}: a variable that nothing sets in {words}"
+        elif name == PROXY:
+            yield from self._proxy(where, [prefix.translate(word) for word in words[1:]])
+        else:
+            # clap reads from left to right: it stops at --help only if all before it is right.
+            done = self._run(name, [*words[1:], "--help"])
+            if done.returncode != 0:
+                yield f"{where}: {' '.join(words)}: {_first_line(done)}"
+
+    def _proxy(self, where: str, words: list[str]):
+        if "-s" in words:
+            # There is no master here; all that matters is that the program knows the word.
+            done = self._run(PROXY, words)
+            if done.returncode == 0 or "invalid option" in done.stderr:
+                yield f"{where}: dysvr-proxy {' '.join(words)}: {_first_line(done)}"
+            return
+        test = words if "-t" in words else [*words, "-t"]
+        done = self._run(PROXY, test)
+        if done.returncode != 0:
+            yield f"{where}: dysvr-proxy {' '.join(test)}: {_first_line(done)}"
+
+    def environment_problems(self, where: str, words: list[str], names: list[str]):
+        """Whether the program reads the variables of ours that are set for it."""
+        name = pathlib.Path(words[0]).name
+        subcommand = [word for word in words[1:2] if not word.startswith("-")]
+        help_text = self._run(name, [*subcommand, "--help"]).stdout if name in OURS and name != PROXY else ""
+        for variable in names:
+            if variable.startswith("DYSVR_") and f"[env: {variable}=" not in help_text:
+                yield f"{where}: {name} does not read {variable}"
+
+
+def _first_line(done: subprocess.CompletedProcess) -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return f"exit {done.returncode}: {lines[0] if lines else 'no output'}"
