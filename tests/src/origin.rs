@@ -8,7 +8,7 @@
 //! | any, with `Upgrade` | 101, then each line comes back |
 //! | any other | its own name, the request line and the request's header, as text |
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,7 +185,7 @@ fn drip(output: &mut TcpStream, head: &Head, count: u64, every_ms: u64, shared: 
     Ok(())
 }
 
-fn echo_lines(input: &mut (impl BufRead + Read), output: &mut TcpStream, shared: &Shared) -> io::Result<()> {
+fn echo_lines(input: &mut impl BufRead, output: &mut TcpStream, shared: &Shared) -> io::Result<()> {
     let name = &shared.name;
     let switch = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: lines\r\nConnection: Upgrade\r\nX-Origin: {name}\r\n\r\n"

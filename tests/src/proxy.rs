@@ -112,7 +112,7 @@ impl Proxy {
         let includes: String =
             files.iter().map(|name| format!("include {};\n", self.prefix.conf(name).display())).collect();
         std::fs::write(&conf, includes).with_context(|| format!("writing {}", conf.display()))?;
-        self.line(&Line::new(kind, &conf, vsvc_ids, ups_ids, task_id), task_id)
+        self.line(&Line::text(kind, &conf, vsvc_ids, ups_ids, task_id), task_id)
     }
 
     /// Writes a task file, signals, and waits for the verdict of `task_id`.
@@ -123,7 +123,7 @@ impl Proxy {
         let file = self.prefix.task_file();
         file.write(&format!("{text}\n"))?;
         let mut watch = file.watch()?;
-        signal::send_dysvr(self.master())?;
+        signal::kill_by_hand(self.master())?;
         watch.verdict(task_id, LIMIT).with_context(|| process::tail(&self.prefix.error_log()))
     }
 

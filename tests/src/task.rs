@@ -28,7 +28,7 @@ pub struct Line {
 
 impl Line {
     /// A line in the state `I`.
-    pub fn new(kind: Kind, conf: &Path, vsvc_ids: &[u64], ups_ids: &[&str], task_id: u64) -> String {
+    pub fn text(kind: Kind, conf: &Path, vsvc_ids: &[u64], ups_ids: &[&str], task_id: u64) -> String {
         let ids: Vec<String> = vsvc_ids.iter().map(u64::to_string).collect();
         let mut line = format!("type={} conf={}", kind as u8, conf.display());
         if !ids.is_empty() {
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_seeds_line_is_what_we_write() {
         let conf = "/usr/local/services/nginx_install-1.0/l7_nginx/common/dysvr_25208.conf";
-        let line = Line::new(Kind::Add, Path::new(conf), &[131_942], &["1074728"], 25_208);
+        let line = Line::text(Kind::Add, Path::new(conf), &[131_942], &["1074728"], 25_208);
         assert_eq!(line, crate::seed::TASK_LINE.trim());
         let read = Line::parse(&(line.replace("status=I", "status=F") + " reason=\"no such file\" later=1"));
         assert_eq!((read.task_id(), read.status(), read.reason()), (Some(25_208), Some('F'), "no such file"));

@@ -1,2 +1,64 @@
-//! Measurements beside nginx in the same run: see `dysvr-bench`.
+//! Measurements beside nginx in the same run: what an update costs and how long it takes ([`update`]), what a proxied
+//! request costs ([`request`]). `dysvr-bench` runs them; [`print`] and [`plot`] show what they give.
+
+pub mod corpus;
 pub mod figures;
+pub mod plot;
+pub mod print;
+pub mod request;
+pub mod update;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// The two programs that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Ours.
+    Dysvr,
+    /// nginx.
+    Nginx,
+}
+
+impl Peer {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dysvr => "dysvr",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// Its program.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn binary(self) -> Result<PathBuf> {
+        match self {
+            Self::Dysvr => crate::proxy::dysvr_binary(),
+            Self::Nginx => installed("nginx"),
+        }
+    }
+}
+
+/// The path of an installed program.
+///
+/// # Errors
+/// When it is nowhere on the usual paths.
+pub fn installed(name: &str) -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin:/sbin";
+    let found = path.split(':').map(|directory| PathBuf::from(directory).join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not installed (Debian: apt-get install {name})"))
+}
+
+/// A progress bar with a label.
+pub fn progress(label: String, steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:36} {bar:30} {pos:>4}/{len:<4} {elapsed:>4} {msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(label);
+    bar
+}
