@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod client;
 pub mod controller;
 pub mod ctl;
+pub mod demo;
 pub mod etcd;
 pub mod fleet;
 pub mod http;

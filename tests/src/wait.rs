@@ -18,6 +18,11 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
+/// Whether [`interrupt`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Looks until `probe` succeeds and gives what it found.
 ///
 /// # Errors
@@ -33,7 +38,7 @@ pub fn eventually<T, E: Display>(
             Ok(found) => return Ok(found),
             Err(seen) => seen,
         };
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if interrupted() {
             bail!("interrupted while waiting for {what}");
         }
         if begin.elapsed() > limit {

@@ -1,0 +1,98 @@
+//! `make run`: a fleet of three nodes on this machine, the seed's vhost rolled out in waves, and what to try next. Stays
+//! until Ctrl-C; then everything that it started is gone.
+
+use std::process::{Command, ExitCode};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use dysvr_tests::demo;
+use dysvr_tests::fleet::{Fleet, Store};
+use dysvr_tests::{binaries, process, wait};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Starts a controller, nodes and an origin, rolls the seed's vhost out, and stays until Ctrl-C.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    nodes: u16,
+    /// Keep the controller's state in an etcd that is started for it, instead of in a file
+    #[arg(long)]
+    etcd: bool,
+    /// Leave at once when everything has been shown
+    #[arg(long)]
+    once: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let (told, interrupted) = mpsc::channel();
+    if let Err(error) = std::thread::Builder::new().spawn(move || await_signal(&told)) {
+        eprintln!("dysvr-demo: {error}");
+        return ExitCode::FAILURE;
+    }
+    let shown = run(&options, &interrupted);
+    // Drop has ended all processes by now; this is for one that was being started when an error came.
+    process::end_everything();
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if wait::interrupted() => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("dysvr-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<()> {
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_style(ProgressStyle::with_template("{spinner} {elapsed:>3}  {msg}").context("a style")?);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner.set_message("building dysvr-proxy, dysvr-node, dysvr-controller, dysvrctl");
+    let dysvrctl = binaries::path("dysvrctl")?;
+
+    let store = if options.etcd { Store::Etcd } else { Store::Embedded };
+    let fleet = Fleet::start(options.nodes.into(), store, |step| spinner.set_message(format!("starting {step}")))?;
+    spinner.finish_and_clear();
+    fleet.write_seed()?;
+
+    let files = fleet.files_arg();
+    let apply = ["apply", "-f", &files, "--waves", "1,100%", "--wait", "-m", "the seed's vhost"];
+    println!("$ dysvrctl apply -f {files} --waves 1,100% --wait -m \"the seed's vhost\"");
+    let mut command = Command::new(&dysvrctl);
+    let status = command.args(["--controller", &fleet.controller.endpoint()]).args(apply).status();
+    ensure!(!wait::interrupted(), "interrupted");
+    let status = status.with_context(|| format!("starting {}", dysvrctl.display()))?;
+    ensure!(status.success(), "dysvrctl {apply:?} ended with {status}");
+    fleet.check_every_worker(dysvr_tests::seed::HOST, 200, "origin demo")?;
+
+    println!("\n{}\n", demo::tasks(&fleet.ctl().json(&["get", "tasks"])?)?);
+    println!("{}", demo::next_steps(&fleet, &dysvrctl)?);
+    if !options.once {
+        println!("Everything runs until Ctrl-C.");
+        let _ = interrupted.recv();
+        println!();
+    }
+    spinner.reset();
+    spinner.set_message("ending everything");
+    drop(fleet);
+    spinner.finish_and_clear();
+    Ok(())
+}
+
+/// Waits for SIGINT or SIGTERM, ends every wait of this program, and tells who waits for nothing else.
+fn await_signal(told: &mpsc::Sender<()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return };
+    runtime.block_on(async {
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        wait::interrupt();
+        let _ = told.send(());
+    });
+}
