@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The control plane of dysvr.
+
+pub mod ctl;

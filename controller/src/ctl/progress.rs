@@ -1,0 +1,216 @@
+//! A rollout's progress: what to say when it has moved, and how full each wave's bar is. Pure; `follow.rs` shows it.
+
+use std::collections::BTreeMap;
+
+use super::columns::took;
+use super::view::{Outcome, Rollout, Wave};
+
+/// Waves with more nodes are summed up instead of naming each node that moves.
+const NAMED: usize = 16;
+
+/// Remembers what has been said.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    phase: Option<String>,
+    /// Of each node: the state that was last said.
+    states: BTreeMap<String, String>,
+    /// Of each wave: the sum that was last said.
+    sums: BTreeMap<usize, String>,
+}
+
+/// One wave's bar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// `wave 1/3`
+    pub label: String,
+    /// Nodes in it.
+    pub length: u64,
+    /// Nodes that have ended.
+    pub position: u64,
+    /// What is not plain success: `2 failed, 1 updating`.
+    pub message: String,
+}
+
+impl Progress {
+    /// The lines to print after the rollout was seen in this state.
+    pub fn lines(&mut self, rollout: &Rollout) -> Vec<String> {
+        let mut lines = Vec::new();
+        let title = format!("rollout/{}", rollout.rollout);
+        if self.phase.is_none() {
+            lines.push(format!(
+                "{title}: revision {} -> {}, {} in {}",
+                rollout.from_revision,
+                rollout.to_revision,
+                count(rollout.nodes(), "node"),
+                count(rollout.waves.len(), "wave"),
+            ));
+        }
+        for (index, wave) in rollout.waves.iter().enumerate() {
+            let label = format!("{title} {}", label(index, rollout));
+            let summed = wave.nodes.len() > NAMED;
+            for node in &wave.nodes {
+                let known = self.states.get(&node.node).map_or("waiting", String::as_str);
+                if known == node.state {
+                    continue;
+                }
+                if !summed || node.state == "failed" {
+                    lines.push(format!("{label}: {} {}{}", node.node, node.state, because(&node.reason)));
+                }
+                self.states.insert(node.node.clone(), node.state.clone());
+            }
+            let sum = sum_of(wave);
+            if summed && !wave.nodes.iter().all(|node| node.state == "waiting") && self.sums.get(&index) != Some(&sum) {
+                lines.push(format!("{label}: {sum}"));
+                self.sums.insert(index, sum);
+            }
+        }
+        if self.phase.as_ref() != Some(&rollout.phase) {
+            let first = self.phase.is_none() && rollout.phase == "running";
+            if rollout.outcome().is_none() && !first {
+                lines.push(format!("{title} {}{}", rollout.phase, because(&rollout.reason)));
+            }
+            self.phase = Some(rollout.phase.clone());
+        }
+        lines
+    }
+}
+
+/// How full the bars are.
+pub fn bars(rollout: &Rollout) -> Vec<Bar> {
+    let bar = |(index, wave): (usize, &Wave)| {
+        let ended = wave.nodes.iter().filter(|node| matches!(node.state.as_str(), "done" | "failed" | "undone"));
+        let parts = ["updating", "failed", "undone"].map(|state| (state, in_state(wave, state)));
+        let parts: Vec<String> =
+            parts.iter().filter(|(_, n)| *n > 0).map(|(state, n)| format!("{n} {state}")).collect();
+        Bar {
+            label: label(index, rollout),
+            length: wave.nodes.len() as u64,
+            position: ended.count() as u64,
+            message: parts.join(", "),
+        }
+    };
+    rollout.waves.iter().enumerate().map(bar).collect()
+}
+
+/// The last word: `rollout/7 done: 3 of 3 nodes at revision 7 in 1.3s`, or where it is now.
+pub fn verdict(rollout: &Rollout) -> String {
+    let title = format!("rollout/{}", rollout.rollout);
+    let (done, nodes) = (rollout.nodes_in("done"), rollout.nodes());
+    match rollout.outcome() {
+        Some(Outcome::Succeeded) => {
+            format!(
+                "{title} done: {done} of {} at revision {} in {}",
+                count(nodes, "node"),
+                rollout.to_revision,
+                took(rollout)
+            )
+        }
+        Some(Outcome::Unsuccessful) => format!(
+            "{title} {}{} ({} failed, {} undone, {done} of {nodes} done)",
+            rollout.phase,
+            because(&rollout.reason),
+            rollout.nodes_in("failed"),
+            rollout.nodes_in("undone"),
+        ),
+        None => format!(
+            "{title} {}{}: wave {} of {}, {done} of {} at revision {}",
+            rollout.phase,
+            because(&rollout.reason),
+            rollout.wave,
+            rollout.waves.len(),
+            count(nodes, "node"),
+            rollout.to_revision,
+        ),
+    }
+}
+
+fn label(index: usize, rollout: &Rollout) -> String {
+    format!("wave {}/{}", index + 1, rollout.waves.len())
+}
+
+fn in_state(wave: &Wave, state: &str) -> usize {
+    wave.nodes.iter().filter(|node| node.state == state).count()
+}
+
+fn sum_of(wave: &Wave) -> String {
+    let mut sum = format!("{} of {} done", in_state(wave, "done"), count(wave.nodes.len(), "node"));
+    for state in ["updating", "failed", "undone"] {
+        let n = in_state(wave, state);
+        if n > 0 {
+            sum.push_str(&format!(", {n} {state}"));
+        }
+    }
+    sum
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+/// `1 node`, `2 nodes`
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn a_line_for_each_thing_that_moved_and_none_twice() {
+        let mut rollout = samples::rollouts().remove(0);
+        let mut progress = Progress::default();
+        let wanted = [
+            "rollout/7: revision 6 -> 7, 3 nodes in 2 waves",
+            "rollout/7 wave 1/2: n1 done",
+            "rollout/7 wave 2/2: n2 updating",
+        ];
+        assert_eq!(progress.lines(&rollout), wanted);
+        assert!(progress.lines(&rollout).is_empty());
+        rollout.waves[1].nodes[0].state = "failed".into();
+        rollout.waves[1].nodes[0].reason = "low memory: 12 %".into();
+        rollout.phase = "rolling-back".into();
+        rollout.reason = "failure budget spent".into();
+        let wanted =
+            ["rollout/7 wave 2/2: n2 failed: low memory: 12 %", "rollout/7 rolling-back: failure budget spent"];
+        assert_eq!(progress.lines(&rollout), wanted);
+        rollout.phase = "rolled-back".into();
+        assert!(progress.lines(&rollout).is_empty(), "the end is the verdict's to tell");
+    }
+
+    #[test]
+    fn large_waves_are_summed_up() {
+        let mut rollout = samples::rollouts().remove(0);
+        let node = rollout.waves[1].nodes[1].clone();
+        rollout.waves[1].nodes =
+            (0..20).map(|i| super::super::view::NodeProgress { node: format!("m{i}"), ..node.clone() }).collect();
+        let mut progress = Progress::default();
+        assert_eq!(progress.lines(&rollout).len(), 2);
+        for node in &mut rollout.waves[1].nodes[..5] {
+            node.state = "done".into();
+        }
+        rollout.waves[1].nodes[6].state = "failed".into();
+        let wanted = ["rollout/7 wave 2/2: m6 failed", "rollout/7 wave 2/2: 5 of 20 nodes done, 1 failed"];
+        assert_eq!(progress.lines(&rollout), wanted);
+        assert!(progress.lines(&rollout).is_empty());
+    }
+
+    #[test]
+    fn bars_and_verdicts() {
+        let [running, undone] = <[Rollout; 2]>::try_from(samples::rollouts()).expect("two");
+        let bar = |label: &str, length, position, message: &str| Bar {
+            label: label.into(),
+            length,
+            position,
+            message: message.into(),
+        };
+        assert_eq!(bars(&running), [bar("wave 1/2", 1, 1, ""), bar("wave 2/2", 2, 0, "1 updating")]);
+        assert_eq!(bars(&undone)[0], bar("wave 1/2", 1, 1, "1 failed"));
+        assert_eq!(verdict(&running), "rollout/7 running: wave 2 of 2, 1 of 3 nodes at revision 7");
+        let wanted = "rollout/6 rolled-back: n1: no such upstream (1 failed, 0 undone, 0 of 3 done)";
+        assert_eq!(verdict(&undone), wanted);
+        let done = Rollout { phase: "done".into(), reason: String::new(), ..undone };
+        assert_eq!(verdict(&done), "rollout/6 done: 0 of 3 nodes at revision 6 in 1.4s");
+    }
+}
