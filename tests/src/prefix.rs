@@ -31,11 +31,16 @@ pub struct MainConf {
     pub http: String,
     /// Whether our own directives stand in it: nginx takes the rest.
     pub ours: bool,
+    /// Whether the default vhost listens on all addresses of its port, IPv6 too, as the seed's vhost does; otherwise on
+    /// 127.0.0.1.
+    pub wide: bool,
+    /// `daemon on`.
+    pub daemon: bool,
 }
 
 impl Default for MainConf {
     fn default() -> Self {
-        Self { workers: 2, main: String::new(), http: String::new(), ours: true }
+        Self { workers: 2, main: String::new(), http: String::new(), ours: true, wide: false, daemon: false }
     }
 }
 
@@ -64,8 +69,14 @@ impl Prefix {
 
     /// The text of the main configuration.
     pub fn main_conf(&self, conf: &MainConf) -> String {
-        let MainConf { workers, main, http, ours } = conf;
+        let MainConf { workers, main, http, ours, wide, daemon } = conf;
         let port = self.port;
+        let daemon = if *daemon { "on" } else { "off" };
+        let listen = match (*wide, ports::has_ipv6()) {
+            (false, _) => format!("listen 127.0.0.1:{port} default_server;"),
+            (true, false) => format!("listen {port} default_server;"),
+            (true, true) => format!("listen {port} default_server; listen [::]:{port} default_server;"),
+        };
         let own = if *ours {
             let file = self.task_file().path;
             format!(
@@ -77,10 +88,10 @@ impl Prefix {
             String::new()
         };
         format!(
-            "worker_processes {workers};\ndaemon off;\npid logs/nginx.pid;\nerror_log logs/error.log info;\n{main}\
+            "worker_processes {workers};\ndaemon {daemon};\npid logs/nginx.pid;\nerror_log logs/error.log info;\n{main}\
              events {{\n    worker_connections 4096;\n}}\nhttp {{\n    access_log off;\n    \
              keepalive_requests 1000000;\n    keepalive_timeout 600s;\n    add_header X-Worker $pid always;\n{own}{http}\
-             \x20   server {{\n        listen 127.0.0.1:{port} default_server;\n        server_name _;\n        \
+             \x20   server {{\n        {listen}\n        server_name _;\n        \
              return 404 \"no such vhost\\n\";\n    }}\n    include auto_vhost/*.conf;\n}}\n"
         )
     }
