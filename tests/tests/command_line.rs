@@ -18,7 +18,8 @@ use nix::sys::signal::Signal;
 /// Runs a check for dysvr-proxy and, as far as it is installed, for nginx; the second argument is whether it is ours.
 fn for_both(check: impl Fn(&Path, bool) -> Result<()>) {
     let ours = proxy::dysvr_binary().unwrap();
-    let programs: Vec<(PathBuf, bool)> = [].into_iter().chain(installed("nginx").map(|path| (path, false))).collect();
+    let programs: Vec<(PathBuf, bool)> =
+        [(ours, true)].into_iter().chain(installed("nginx").map(|path| (path, false))).collect();
     for (program, ours) in programs {
         if let Err(error) = check(&program, ours) {
             panic!("{}: {error:?}", program.display());
