@@ -226,8 +226,7 @@ fn a_refused_task_has_changed_nothing() -> Result<()> {
             "server {{\n    vsvc_id 2;\n    listen 127.0.0.1:{port};\n    server_name bad.example;\n    {inner}\n}}\n"
         )
     };
-    // What stands in the file, the ids of the line, and what the reason must say.
-    let table: Vec<(&str, String, Vec<u64>, Vec<&str>, String)> = vec![
+    let table: Vec<Bad> = vec![
         ("unknown directive", block("listn 80;"), vec![2], vec![], "unknown directive \"listn\"".into()),
         ("not supported here yet", block("srcache_fetch GET /x;"), vec![2], vec![], "srcache_fetch".into()),
         (
@@ -323,6 +322,9 @@ fn a_refused_task_has_changed_nothing() -> Result<()> {
     ensure!(!prefix.error_log().contains("[alert]"), "{}", prefix.error_log());
     Ok(())
 }
+
+/// A bad vhost: what is bad about it, what stands in its file, the ids of the task line, and what the reason must say.
+type Bad<'a> = (&'a str, String, Vec<u64>, Vec<&'a str>, String);
 
 /// The same workers, the same connections, the same answers.
 fn unchanged(
@@ -427,7 +429,7 @@ fn a_full_load_gives_what_the_updates_gave() -> Result<()> {
         "q.example",
         "nothing",
     ];
-    let elected = |proxy: &Proxy| -> Result<Vec<(u16, &str, Option<String>)>> {
+    let elected = || -> Result<Vec<(u16, &str, Option<String>)>> {
         let mut all = Vec::new();
         for port in [port, second] {
             for name in names {
@@ -437,11 +439,11 @@ fn a_full_load_gives_what_the_updates_gave() -> Result<()> {
         }
         Ok(all)
     };
-    let updated = elected(&proxy)?;
+    let updated = elected()?;
     let before = proxy.workers();
     proxy.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait::until("the reload", LIMIT, || proxy.workers().len() == 2 && proxy.workers().is_disjoint(&before))?;
-    let loaded = elected(&proxy)?;
+    let loaded = elected()?;
     ensure!(updated == loaded, "updates gave {updated:?}\nthe files give {loaded:?}");
     ensure!(updated.iter().any(|(_, _, vsvc)| vsvc.as_deref() == Some("3")), "{updated:?}");
     Ok(())

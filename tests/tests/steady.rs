@@ -26,7 +26,8 @@ fn two_hundred_updates_disturb_nobody() -> Result<()> {
         format!(
             "upstream u{id} {{ server {}; keepalive 8; }}\nserver {{\n    vsvc_id {id};\n    listen 127.0.0.1:{port};\n    \
              server_name {name};\n    location / {{\n        proxy_http_version 1.1;\n        proxy_set_header Connection \
-             \"\";\n        proxy_pass http://u{id};\n    }}\n    location /live {{\n        proxy_http_version 1.1;\n        \
+             \"\";\n        proxy_pass http://u{id};\n        \
+             proxy_buffering off;\n    }}\n    location /live {{\n        proxy_http_version 1.1;\n        \
              proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header Connection upgrade;\n        proxy_pass \
              http://u{id};\n    }}\n}}\n",
             origin.addr
