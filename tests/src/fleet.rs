@@ -50,6 +50,22 @@ impl Fleet {
     /// # Errors
     /// When a part does not start.
     pub fn start(nodes: usize, store: Store, mut say: impl FnMut(&str)) -> Result<Self> {
+        let mut fleet = Self::without_nodes(store, &mut say)?;
+        for number in 1..=nodes {
+            let id = format!("node-{number}");
+            say(&id);
+            fleet.add_node(&id, &MainConf::default(), &[])?;
+        }
+        say("nodes to dial in");
+        fleet.wait_connected(nodes)?;
+        Ok(fleet)
+    }
+
+    /// Starts origin, store and controller.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn without_nodes(store: Store, mut say: impl FnMut(&str)) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("dysvr-fleet-").tempdir().context("making a fleet's directory")?;
         let files = dir.path().join("files");
         for name in ["auto_vhost", "auto_upstream"] {
@@ -68,26 +84,26 @@ impl Fleet {
         let store = etcd.as_ref().map_or_else(|| format!("file:{}", dir.path().join("store").display()), Etcd::store);
         say("controller");
         let controller = Controller::start(&store, &logs)?;
-        let mut fleet = Self { nodes: Vec::new(), controller, etcd, origin, files, dir };
-        for number in 1..=nodes {
-            let id = format!("node-{number}");
-            say(&id);
-            fleet.add_node(&id, &MainConf::default())?;
-        }
-        say("nodes to dial in");
-        fleet.wait_connected(nodes)?;
-        Ok(fleet)
+        Ok(Self { nodes: Vec::new(), controller, etcd, origin, files, dir })
     }
 
-    /// Starts one more node.
+    /// Starts one more node, with more options for its agent.
     ///
     /// # Errors
     /// When it does not serve.
-    pub fn add_node(&mut self, id: &str, conf: &MainConf) -> Result<()> {
+    pub fn add_node(&mut self, id: &str, conf: &MainConf, options: &[&str]) -> Result<()> {
         let endpoint = self.controller.endpoint();
         let zone = format!("zone=z{}", self.nodes.len() % 2);
-        self.nodes.push(Node::start(id, &[&zone], Some(&endpoint), conf, &[])?);
+        self.nodes.push(Node::start(id, &[&zone], Some(&endpoint), conf, options)?);
         Ok(())
+    }
+
+    /// A node by its name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&mut self, id: &str) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.id == id).with_context(|| format!("there is no {id}"))
     }
 
     /// The command line.
