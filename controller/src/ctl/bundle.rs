@@ -104,23 +104,30 @@ impl Bundle {
         self.missing.extend(
             found.into_iter().filter(Include::is_relative).map(|include| Missing { path: path.clone(), include }),
         );
-        self.insert(format!("{VHOSTS}/{name}"), Member { path, content })
+        self.insert(format!("{VHOSTS}/{name}"), Member { path, content })?;
+        self.forget_found();
+        Ok(())
     }
 
     /// What the operator named: a vhost file or a directory.
     pub fn add(&mut self, files: &dyn Files, path: &Path, recursive: bool) -> Result<(), InvalidInput> {
         if files.is_dir(path) {
-            let before = self.files.len();
-            self.add_dir(files, path, recursive)?;
-            if self.files.len() == before && !self.files.values().any(|member| member.path.starts_with(path)) {
+            if self.add_dir(files, path, recursive)? == 0 {
                 return Err(InvalidInput::Empty(path.to_owned()));
             }
-            Ok(())
         } else if files.is_file(path) {
-            self.add_file(files, path)
+            self.add_file(files, path)?;
         } else {
-            Err(InvalidInput::NotFound(path.to_owned()))
+            return Err(InvalidInput::NotFound(path.to_owned()));
         }
+        self.forget_found();
+        Ok(())
+    }
+
+    /// What one input lacks another one may have brought.
+    fn forget_found(&mut self) {
+        let files = &self.files;
+        self.missing.retain(|missing| normal(&missing.include.path).is_none_or(|name| !files.contains_key(&name)));
     }
 
     /// The operator's path of a file by its name on a node, however the name was decorated on its way.
@@ -137,32 +144,37 @@ impl Bundle {
         self.files.keys().map(String::as_str).filter(|name| name.starts_with("auto_vhost/"))
     }
 
-    fn add_dir(&mut self, files: &dyn Files, dir: &Path, recursive: bool) -> Result<(), InvalidInput> {
+    /// How many vhost and upstream files it has.
+    fn add_dir(&mut self, files: &dyn Files, dir: &Path, recursive: bool) -> Result<usize, InvalidInput> {
+        let mut found = 0;
         let vhosts = dir.join(VHOSTS);
         if files.is_dir(&vhosts) {
             for file in conf_files(files, &vhosts)? {
                 self.add_vhost(files, &file, dir)?;
+                found += 1;
             }
             let upstreams = dir.join(UPSTREAMS);
             if files.is_dir(&upstreams) {
                 for file in conf_files(files, &upstreams)? {
                     let name = format!("{UPSTREAMS}/{}", file_name(&file)?);
                     self.add_member(files, name, &file, dir, dir, 0)?;
+                    found += 1;
                 }
             }
-            return Ok(()); // what else is in a configuration's directory belongs to the node
+            return Ok(found); // what else is in a configuration's directory belongs to the node
         }
         let all = conf_files(files, dir)?;
         let included = included_in(files, dir, &all)?;
         for file in all.iter().filter(|file| !is_main(file) && !included.contains(*file)) {
             self.add_vhost(files, file, dir)?;
+            found += 1;
         }
         if recursive {
             for entry in list(files, dir)?.iter().filter(|entry| files.is_dir(entry)) {
-                self.add_dir(files, entry, true)?;
+                found += self.add_dir(files, entry, true)?;
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     fn add_file(&mut self, files: &dyn Files, path: &Path) -> Result<(), InvalidInput> {
@@ -326,3 +338,6 @@ fn parent(path: &Path) -> PathBuf {
         (_, None) => path.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
