@@ -1,10 +1,13 @@
 //! The typed configuration: what the text means, compiled so far that a worker can run it as it stands.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::http::{LocConf, MainConf, SrvConf, rewrite};
 use crate::main_conf::{Events, Main};
 use crate::problem::{Place, Problem};
@@ -84,6 +87,8 @@ pub struct Vhost {
     pub variables: Vec<Arc<str>>,
     /// The upstreams that it passes to, by name; `proxy::Target::Upstream` is an index into this.
     pub upstreams: Vec<UpstreamRef>,
+    /// What its block says, includes expanded. Two vhosts of one `http` with equal digests do the same.
+    pub digest: Digest,
 }
 
 /// An upstream that a `proxy_pass` names.
@@ -101,7 +106,7 @@ pub enum UpstreamRef {
 pub struct OrderKey(pub Box<[OrderStep]>);
 
 /// One file of an [`OrderKey`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrderStep {
     /// Byte offset of the directive in its file.
     pub offset: u32,
@@ -110,7 +115,23 @@ pub struct OrderStep {
     pub file: Option<Arc<Path>>,
 }
 
-/// The `include` directives that stand directly in `http {}` (or in files included there), in order.
+impl Ord for OrderStep {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.offset.cmp(&other.offset).then_with(|| match (&self.file, &other.file) {
+            (Some(a), Some(b)) => a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()),
+            (a, b) => a.is_some().cmp(&b.is_some()),
+        })
+    }
+}
+
+impl PartialOrd for OrderStep {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The `include` directives of `http` level that stand in the main configuration file or in files that it includes by
+/// name, in order. What stands in files found by a pattern is not here: those come and go with their vhosts.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     /// Each with the key of the directive (its last step has `file: None`) and its absolute pattern.
@@ -171,7 +192,7 @@ pub enum ServerName {
     Trailing(Arc<str>),
     /// `~…`. Named groups are variables of the vhost: (number of the group, slot).
     Regex {
-        /// The expression, caseless as in nginx when it has no capital letter.
+        /// The expression, caseless as in nginx when it has a capital letter (the host is in lower case).
         regex: Regex,
         /// Group number → slot.
         groups: Box<[(u8, u16)]>,
@@ -238,6 +259,8 @@ pub struct Upstream {
     pub peers: Vec<Peer>,
     /// `keepalive N`: idle connections that a worker keeps to it. `None`: every connection is closed after its request.
     pub keepalive: Option<u32>,
+    /// What its block says. Host names in it may lead elsewhere all the same: compare `peers` too.
+    pub digest: Digest,
 }
 
 /// One address of a `server` line in an `upstream`. A name with several addresses gives several peers.

@@ -1,7 +1,7 @@
 //! Regular expressions as nginx has them: PCRE, so that every expression that is valid there is valid here.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A compiled expression; clones share it.
 #[derive(Clone)]
@@ -9,6 +9,7 @@ pub struct Regex {
     inner: Arc<Inner>,
 }
 
+#[derive(Debug)]
 struct Inner {
     pattern: Box<str>,
     caseless: bool,
@@ -16,13 +17,20 @@ struct Inner {
 }
 
 impl Regex {
-    /// Compiles a pattern. The error is PCRE's own message with the offset.
+    /// Compiles a pattern. The error is PCRE's own message in nginx's words.
     pub fn new(pattern: &str, caseless: bool) -> Result<Self, String> {
-        let code = pcre2::bytes::RegexBuilder::new()
-            .caseless(caseless)
-            .jit_if_available(false)
-            .build(pattern)
-            .map_err(|error| error.to_string())?;
+        let code =
+            pcre2::bytes::RegexBuilder::new().caseless(caseless).jit_if_available(false).build(pattern).map_err(
+                |error| {
+                    let text = error.to_string();
+                    let message = text.rsplit_once(": ").map_or(&*text, |(_, message)| message);
+                    let rest = error.offset().and_then(|offset| pattern.get(offset..)).unwrap_or_default();
+                    match rest {
+                        "" => format!("pcre2_compile() failed: {message} in \"{pattern}\""),
+                        _ => format!("pcre2_compile() failed: {message} in \"{pattern}\" at \"{rest}\""),
+                    }
+                },
+            )?;
         Ok(Self { inner: Arc::new(Inner { pattern: pattern.into(), caseless, code }) })
     }
 
@@ -31,9 +39,36 @@ impl Regex {
         &self.inner.pattern
     }
 
+    /// Whether it ignores case.
+    pub fn caseless(&self) -> bool {
+        self.inner.caseless
+    }
+
+    /// Its named groups: name and number.
+    pub fn named_groups(&self) -> impl Iterator<Item = (&str, u8)> {
+        let names = self.inner.code.capture_names().iter().enumerate();
+        names.filter_map(|(number, name)| Some((name.as_deref()?, u8::try_from(number).ok()?)))
+    }
+
+    /// A reference that does not keep it alive.
+    pub(crate) fn downgrade(&self) -> WeakRegex {
+        WeakRegex(Arc::downgrade(&self.inner))
+    }
+
     /// The engine's object, for matching.
     pub fn code(&self) -> &pcre2::bytes::Regex {
         &self.inner.code
+    }
+}
+
+/// See [`Regex::downgrade`].
+#[derive(Debug)]
+pub(crate) struct WeakRegex(Weak<Inner>);
+
+impl WeakRegex {
+    /// The expression, if anything still uses it.
+    pub(crate) fn upgrade(&self) -> Option<Regex> {
+        self.0.upgrade().map(|inner| Regex { inner })
     }
 }
 

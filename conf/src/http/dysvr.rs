@@ -3,6 +3,47 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::MainSet as AnyMainSet;
+use crate::directive::{Arity, Directive, Done, HTTP, LOCATION, SERVER, Setter};
+use crate::load::{Call, ServerSet, size};
+use crate::model::VsvcId;
+
+/// The table.
+pub static DIRECTIVES: &[Directive] = &[
+    Directive::new("dysvr", HTTP, Arity::FLAG, Setter::Http(|set, call| call.once(&mut set.dysvr.enable, call.flag()?))),
+    Directive::new(
+        "dysvr_trylock",
+        HTTP,
+        Arity::FLAG,
+        Setter::Http(|set, call| call.once(&mut set.dysvr.trylock, call.flag()?)),
+    ),
+    Directive::new("dysvr_shm_zone", HTTP, Arity::exactly(2), Setter::Http(shm_zone)),
+    Directive::new(
+        "dysvr_task_timeout",
+        HTTP,
+        Arity::exactly(1),
+        Setter::Http(|set, call| call.once(&mut set.dysvr.task_timeout, call.time(1)?)),
+    ),
+    Directive::new(
+        "dysvr_reload_conf",
+        HTTP,
+        Arity::exactly(1),
+        Setter::Http(|set, call| {
+            let path = call.prefix_path(call.arg(1));
+            call.once(&mut set.dysvr.task_file, Some(path))
+        }),
+    ),
+    Directive::new("vsvc_id", SERVER, Arity::exactly(1), Setter::Server(vsvc_id)),
+    Directive::new(
+        "loc_id",
+        LOCATION,
+        Arity::exactly(1),
+        Setter::Loc(|set, call| call.once(&mut set.dysvr.loc_id, Some(call.number(1)?))),
+    ),
+];
+
+/// The zone holds the resolved text of a task: less than this holds none worth the name.
+const SHM_MIN: usize = 64 << 10;
 
 /// Nothing (`vsvc_id` is the vhost's identity, see [`crate::model::Vhost`]).
 pub type SrvSet = ();
@@ -31,4 +72,24 @@ level! {
         /// `loc_id`: names the location in logs and reports.
         loc_id: Option<u64> = None,
     }
+}
+
+fn shm_zone(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
+    call.once(&mut set.dysvr.shm_name, call.arg(1).into())?;
+    let text = call.arg(2);
+    let bytes = size(text).and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = bytes.ok_or_else(|| format!("invalid zone size \"{text}\""))?;
+    if bytes < SHM_MIN {
+        return Err(format!("zone \"{}\" is too small", call.arg(1)).into());
+    }
+    set.dysvr.shm_size = Some(bytes);
+    Ok(())
+}
+
+fn vsvc_id(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
+    let text = call.arg(1);
+    // The whole range of 64 bits, unlike nginx's own numbers.
+    let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let id = id.filter(|id| *id > 0).ok_or_else(|| format!("invalid vsvc_id \"{text}\""))?;
+    call.once(&mut set.vsvc_id, VsvcId(id))
 }

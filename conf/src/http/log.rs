@@ -4,7 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::template::Template;
+use super::{LocSet as AnyLocSet, MainSet as AnyMainSet};
+use crate::directive::{Arity, Directive, Done, HTTP, LOCATION, LOCATION_IF, SERVER, Setter};
+use crate::load::{Call, size};
+use crate::template::{Part, Template};
+use crate::variable::{Builtin, Variable};
+
+/// The table.
+pub static DIRECTIVES: &[Directive] = &[
+    Directive::new("log_format", HTTP, Arity::at_least(2), Setter::Http(log_format)),
+    Directive::new(
+        "access_log",
+        HTTP.or(SERVER).or(LOCATION).or(LOCATION_IF),
+        Arity::at_least(1),
+        Setter::Loc(access_log),
+    ),
+];
 
 /// Nothing.
 pub type SrvSet = ();
@@ -60,4 +75,119 @@ pub struct AccessLog {
     pub flush: Option<Duration>,
     /// `if=`: nothing is logged when it is empty or `0`.
     pub condition: Option<Template>,
+}
+
+/// `combined`, which is always there.
+pub(crate) fn combined() -> Arc<Format> {
+    use Builtin::{BodyBytesSent, RemoteAddr, RemoteUser, Request, Status, TimeLocal};
+    let text = |text: &str| Part::Literal(text.into());
+    let builtin = |builtin| Part::Variable(Variable::Builtin(builtin));
+    let header = |name| Part::Variable(Variable::RequestHeader(name));
+    let parts = [
+        builtin(RemoteAddr),
+        text(" - "),
+        builtin(RemoteUser),
+        text(" ["),
+        builtin(TimeLocal),
+        text("] \""),
+        builtin(Request),
+        text("\" "),
+        builtin(Status),
+        text(" "),
+        builtin(BodyBytesSent),
+        text(" \""),
+        header(http::header::REFERER),
+        text("\" \""),
+        header(http::header::USER_AGENT),
+        text("\""),
+    ];
+    Arc::new(Format { name: "combined".into(), escape: Escape::Default, line: Template { parts: parts.into() } })
+}
+
+/// The log of a configuration that names none.
+pub(crate) fn default_log(path: PathBuf) -> AccessLog {
+    AccessLog { path: Arc::new(path), format: combined(), buffer: None, flush: None, condition: None }
+}
+
+fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
+    let name = call.arg(1);
+    if call.load.formats().iter().any(|format| *format.name == *name) {
+        return Err(format!("duplicate \"log_format\" name \"{name}\"").into());
+    }
+    let (escape, first) = match call.arg(2).strip_prefix("escape=") {
+        None => (Escape::Default, 2),
+        Some("default") => (Escape::Default, 3),
+        Some("json") => (Escape::Json, 3),
+        Some("none") => (Escape::None, 3),
+        Some(other) => return Err(format!("unknown log format escaping \"{other}\"").into()),
+    };
+    let mut line = String::new();
+    for word in &call.directive.words[first..] {
+        // A `$` without a name behind it.
+        call.template(&word.text).map_err(|fault| match fault.0.as_str() {
+            "invalid variable name" => format!("invalid parameter \"{}\"", word.text),
+            _ => fault.0,
+        })?;
+        line += &word.text;
+    }
+    let format = Format { name: call.string(name), escape, line: call.template(&line)? };
+    call.load.formats().push(Arc::new(format));
+    Ok(())
+}
+
+fn access_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
+    let path = call.arg(1);
+    if path == "off" {
+        set.log.access_logs.get_or_insert_with(|| Arc::new([]));
+        return match call.arguments() {
+            [_] => Ok(()),
+            [_, second, ..] => Err(format!("invalid parameter \"{}\"", second.text).into()),
+            [] => Ok(()),
+        };
+    }
+    if path.starts_with("syslog:") {
+        return Err("logging to syslog is not supported".into());
+    }
+    if path.contains('$') {
+        return Err("variables in the path of an access_log are not supported".into());
+    }
+    let name = if call.arguments().len() > 1 { call.arg(2) } else { "combined" };
+    let known = call.load.formats().iter().find(|format| *format.name == *name).cloned();
+    let format = known.ok_or_else(|| format!("unknown log format \"{name}\""))?;
+    let mut log = AccessLog {
+        path: Arc::new(call.prefix_path(path)),
+        format,
+        buffer: None,
+        flush: None,
+        condition: None,
+    };
+    for word in call.arguments().iter().skip(2) {
+        parameter(&mut log, &word.text, call)?;
+    }
+    if log.flush.is_some() && log.buffer.is_none() {
+        return Err(format!("no buffer is defined for access_log \"{path}\"").into());
+    }
+    let own = set.log.access_logs.take();
+    set.log.access_logs = Some(own.iter().flat_map(|logs| logs.iter()).cloned().chain([log]).collect());
+    Ok(())
+}
+
+fn parameter(log: &mut AccessLog, text: &str, call: &mut Call<'_, '_>) -> Done {
+    match text.split_once('=') {
+        Some(("buffer", value)) => {
+            let bytes = size(value).filter(|bytes| *bytes > 0).and_then(|bytes| usize::try_from(bytes).ok());
+            log.buffer = Some(bytes.ok_or_else(|| format!("invalid buffer size \"{value}\""))?);
+        }
+        Some(("flush", value)) => {
+            let millis = crate::load::millis(value).filter(|millis| *millis > 0);
+            let millis = millis.ok_or_else(|| format!("invalid flush time \"{value}\""))?;
+            log.flush = Some(Duration::from_millis(millis));
+        }
+        Some(("if", value)) => log.condition = Some(call.template(value)?),
+        _ if text == "gzip" || text.starts_with("gzip=") => {
+            return Err(format!("invalid parameter \"{text}\", it is not supported").into());
+        }
+        _ => return Err(format!("invalid parameter \"{text}\"").into()),
+    }
+    Ok(())
 }

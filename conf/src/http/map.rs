@@ -3,8 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::directive::{Arity, BlockKind, Directive, HTTP, Setter};
 use crate::regex::Regex;
 use crate::template::Template;
+
+/// The table.
+pub static DIRECTIVES: &[Directive] =
+    &[Directive::new("map", HTTP, Arity::exactly(2), Setter::Block(BlockKind::Map))];
 
 /// Nothing.
 pub type SrvSet = ();
@@ -20,7 +25,7 @@ level! {
 }
 
 /// One `map`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Map {
     /// The variable that it makes, without the `$`.
     pub name: Arc<str>,
@@ -38,4 +43,6 @@ pub struct Map {
     pub default: Template,
     /// `hostnames`.
     pub hostnames: bool,
+    /// `volatile`: looked up at each use, not once per request.
+    pub volatile: bool,
 }

@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::directive::Directive;
+
 /// What a module may set at one level of the configuration: values that stand in a block, and how they merge with what
 /// the block inherits. A block that sets nothing shares its parent's configuration.
 pub trait Level: Debug + Default {
@@ -62,6 +64,9 @@ macro_rules! modules {
     ($($(#[$doc:meta])* $module:ident,)*) => {
         $($(#[$doc])* pub mod $module;)*
 
+        /// The modules' directives.
+        pub static TABLES: &[&[Directive]] = &[$($module::DIRECTIVES),*];
+
         /// What blocks of `http` level set for `http` alone, per module.
         #[derive(Debug, Default)]
         pub struct MainSet { $($(#[$doc])* pub $module: $module::MainSet,)* }
@@ -102,12 +107,27 @@ macro_rules! modules {
             pub fn merge(self, parent: &SrvConf) -> SrvConf {
                 SrvConf { $($module: self.$module.merge(&parent.$module),)* }
             }
+
+            /// The same; a block that sets nothing shares its parent's configuration as a whole.
+            pub fn merge_shared(self, parent: &Arc<SrvConf>) -> Arc<SrvConf> {
+                let merged = self.merge(parent);
+                let same = true $(&& Arc::ptr_eq(&merged.$module, &parent.$module))*;
+                if same { Arc::clone(parent) } else { Arc::new(merged) }
+            }
         }
 
         impl LocSet {
             /// Own values over inherited ones. The handler is the block's own.
             pub fn merge(self, parent: &LocConf) -> LocConf {
                 LocConf { $($module: self.$module.merge(&parent.$module),)* handler: self.handler }
+            }
+
+            /// The same; a block that sets nothing and has its parent's handler shares its configuration as a whole.
+            pub fn merge_shared(self, parent: &Arc<LocConf>) -> Arc<LocConf> {
+                let merged = self.merge(parent);
+                let same = Handler::same(merged.handler.as_ref(), parent.handler.as_ref())
+                    $(&& Arc::ptr_eq(&merged.$module, &parent.$module))*;
+                if same { Arc::clone(parent) } else { Arc::new(merged) }
             }
         }
     };
@@ -137,4 +157,15 @@ modules! {
 pub enum Handler {
     /// `proxy_pass`.
     Proxy(Arc<proxy::Pass>),
+}
+
+impl Handler {
+    /// Whether two blocks have one handler.
+    fn same(a: Option<&Self>, b: Option<&Self>) -> bool {
+        match (a, b) {
+            (None, None) => true,
+            (Some(Self::Proxy(a)), Some(Self::Proxy(b))) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
 }

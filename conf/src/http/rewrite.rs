@@ -3,8 +3,25 @@
 use std::sync::Arc;
 
 use super::LocConf;
+use crate::directive::{Arity, BlockKind, Contexts, Directive, LOCATION, LOCATION_IF, SERVER, SERVER_IF, Setter};
 use crate::regex::Regex;
 use crate::template::Template;
+
+mod condition;
+mod steps;
+
+pub(crate) use condition::condition;
+
+const ANY_BLOCK: Contexts = SERVER.or(SERVER_IF).or(LOCATION).or(LOCATION_IF);
+
+/// The table.
+pub static DIRECTIVES: &[Directive] = &[
+    Directive::new("rewrite", ANY_BLOCK, Arity::between(2, 3), Setter::Script(steps::rewrite)),
+    Directive::new("return", ANY_BLOCK, Arity::between(1, 2), Setter::Script(steps::returns)),
+    Directive::new("break", ANY_BLOCK, Arity::NONE, Setter::Script(|_| Ok(Op::Break))),
+    Directive::new("if", SERVER.or(LOCATION), Arity::at_least(1), Setter::Block(BlockKind::If)),
+    Directive::new("set", ANY_BLOCK, Arity::exactly(2), Setter::Script(steps::set)),
+];
 
 /// Nothing.
 pub type MainSet = ();
@@ -39,7 +56,7 @@ pub enum Op {
         regex: Regex,
         /// Group number → slot.
         groups: Box<[(u8, u16)]>,
-        /// The new URI without its arguments, or a whole URL for a redirect.
+        /// The new URI without its arguments; a whole URL up to its `?` for a redirect to another host.
         replacement: Template,
         /// The arguments behind `?` in the replacement.
         args: Option<Template>,

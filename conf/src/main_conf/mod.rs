@@ -1,7 +1,12 @@
 //! The directives outside `http`: `main` and `events`.
 
+mod set;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use set::error_log;
+pub use set::{DIRECTIVES, EventsSet, MainSet};
 
 /// The main level.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +21,7 @@ pub struct Main {
     pub daemon: bool,
     /// `master_process`.
     pub master_process: bool,
-    /// `pid`, relative to the prefix.
+    /// `pid`, absolute.
     pub pid: PathBuf,
     /// `user`: name, group.
     pub user: Option<(String, Option<String>)>,
@@ -43,7 +48,7 @@ pub struct ErrorLog {
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// A file, relative to the prefix.
+    /// A file, absolute.
     File(PathBuf),
     /// Standard error.
     Stderr,
@@ -71,6 +76,10 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, most severe first.
+    pub const ALL: [Self; 8] =
+        [Self::Emerg, Self::Alert, Self::Crit, Self::Error, Self::Warn, Self::Notice, Self::Info, Self::Debug];
+
     /// As it stands in files and log lines.
     pub fn name(self) -> &'static str {
         match self {

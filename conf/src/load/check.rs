@@ -1,0 +1,83 @@
+//! What must hold between vhosts: identities, default servers, socket options, names of an address.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Load;
+use crate::model::{ListenAddr, ServerName, Vhost, VsvcId};
+use crate::problem::Place;
+
+/// What is known of an address so far.
+#[derive(Default)]
+struct Address {
+    default_server: bool,
+    options: bool,
+    vhosts: Vec<usize>,
+}
+
+impl Load<'_> {
+    /// Checks all vhosts of a load against each other.
+    pub(crate) fn check_vhosts(&mut self, vhosts: &[Arc<Vhost>]) {
+        self.check_ids(vhosts);
+        let mut addresses: FxHashMap<&ListenAddr, Address> = FxHashMap::default();
+        let mut order: Vec<&ListenAddr> = Vec::new();
+        for (index, vhost) in vhosts.iter().enumerate() {
+            for listen in &vhost.listens {
+                let addr = &listen.addr;
+                let known = addresses.entry(addr).or_insert_with(|| {
+                    order.push(addr);
+                    Address::default()
+                });
+                if listen.has_options() && known.options {
+                    self.problem_at(&vhost.order, &listen.place, format!("duplicate listen options for {addr}"));
+                }
+                if listen.default_server && known.default_server {
+                    self.problem_at(&vhost.order, &listen.place, format!("a duplicate default server for {addr}"));
+                }
+                known.options |= listen.has_options();
+                known.default_server |= listen.default_server;
+                known.vhosts.push(index);
+            }
+        }
+        for addr in order {
+            self.check_names(addr, addresses[addr].vhosts.iter().map(|index| &*vhosts[*index]));
+        }
+    }
+
+    fn check_ids(&mut self, vhosts: &[Arc<Vhost>]) {
+        let mut seen: FxHashMap<VsvcId, &Place> = FxHashMap::default();
+        for vhost in vhosts {
+            let Some(id) = vhost.vsvc_id else { continue };
+            if let Some(first) = seen.get(&id) {
+                let text = format!("duplicate vsvc_id {id}, it is already used in {first}");
+                self.problem_at(&vhost.order, &vhost.place, text);
+            } else {
+                seen.insert(id, &vhost.place);
+            }
+        }
+    }
+
+    /// Warns of names that another vhost of the address, or the same one, has already.
+    fn check_names<'v>(&mut self, addr: &ListenAddr, vhosts: impl ExactSizeIterator<Item = &'v Vhost>) {
+        if vhosts.len() < 2 {
+            return;
+        }
+        let mut seen: FxHashSet<(u8, &str)> = FxHashSet::default();
+        for vhost in vhosts {
+            for name in &vhost.names {
+                let (key, shown) = match name {
+                    ServerName::Exact(name) => ((0, &**name), name.to_string()),
+                    ServerName::Leading(name) => ((1, &**name), format!("*.{name}")),
+                    ServerName::Trailing(name) => ((2, &**name), format!("{name}.*")),
+                    ServerName::Regex { .. } => continue,
+                };
+                if !seen.insert(key) {
+                    let text = format!("conflicting server name \"{shown}\" on {addr}, ignored");
+                    let problem = crate::problem::Problem { text, place: Some(vhost.place.clone()) };
+                    self.warnings.push((vhost.order.clone(), problem));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The files of a configuration: read once, parsed once, and where each inclusion of one stands.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Load;
+use crate::glob;
+use crate::model::{OrderKey, OrderStep};
+use crate::problem::Place;
+use crate::syntax::{self, Directive, Position, Tree};
+
+/// `include`s may be nested this deep.
+const MAX_DEPTH: usize = 50;
+
+/// Inclusions of one load, a file included twice counting twice: what stops a set of files that include each other
+/// many times over from expanding without end. Ten thousand vhosts with ten includes each are a tenth of it.
+const MAX_INCLUSIONS: usize = 1_000_000;
+
+/// A parsed file.
+pub(crate) struct File<'a> {
+    pub(crate) path: Arc<Path>,
+    pub(crate) tree: Tree<'a>,
+}
+
+/// One inclusion of a file.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) file: Arc<Path>,
+    pub(crate) origin: Origin,
+    depth: usize,
+    /// Whether it, or a file on the way to it, was found by a pattern.
+    pub(crate) by_pattern: bool,
+}
+
+/// How a [`Site`] came to be.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The main file.
+    Top,
+    /// The `-g` option.
+    Globals,
+    /// Stands for the place in the main configuration that reaches the file: the steps that lead to it.
+    Reached(Vec<OrderStep>),
+    /// An `include` at an offset of another.
+    Included(Rc<Site>, u32),
+}
+
+impl Site {
+    pub(crate) fn new(file: Arc<Path>, origin: Origin) -> Rc<Self> {
+        Rc::new(Self { file, origin, depth: 0, by_pattern: false })
+    }
+
+    pub(crate) fn included(file: Arc<Path>, by: &Rc<Self>, offset: u32, by_pattern: bool) -> Rc<Self> {
+        let by_pattern = by_pattern || by.by_pattern;
+        Rc::new(Self { file, origin: Origin::Included(Rc::clone(by), offset), depth: by.depth + 1, by_pattern })
+    }
+
+    /// The place of an offset of it in the fully expanded source.
+    pub(crate) fn key(&self, offset: u32) -> OrderKey {
+        let mut steps = vec![OrderStep { offset, file: None }];
+        let mut site = self;
+        loop {
+            match &site.origin {
+                Origin::Top | Origin::Globals => break,
+                Origin::Reached(before) => {
+                    steps.extend(before.iter().rev().cloned());
+                    break;
+                }
+                Origin::Included(by, offset) => {
+                    steps.push(OrderStep { offset: *offset, file: Some(Arc::clone(&site.file)) });
+                    site = by;
+                }
+            }
+        }
+        steps.reverse();
+        OrderKey(steps.into())
+    }
+
+    /// As problems name it; the command line has no lines.
+    pub(crate) fn place(&self, at: Position) -> Option<Place> {
+        match self.origin {
+            Origin::Globals => None,
+            _ => Some(Place { file: Arc::clone(&self.file), line: at.line }),
+        }
+    }
+
+    fn holds(&self, file: &Path) -> bool {
+        let mut site = self;
+        loop {
+            if *site.file == *file {
+                return true;
+            }
+            match &site.origin {
+                Origin::Included(by, _) => site = by,
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// Visits a directive of a block in the expanded order.
+pub(crate) type Visit<'v, 'a> = dyn FnMut(&mut Load<'a>, &Rc<Site>, &'a Directive<'a>) + 'v;
+
+impl<'a> Load<'a> {
+    /// Calls `visit` for each directive, those of included files in the place of their `include`, which itself is
+    /// visited before them.
+    pub(crate) fn expand(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>], visit: &mut Visit<'_, 'a>) {
+        for directive in directives {
+            visit(self, site, directive);
+            if directive.name() == "include" && directive.words.len() == 2 && directive.block.is_none() {
+                for (file, inner) in self.included(site, directive) {
+                    self.expand(&inner, &file.tree.directives, visit);
+                }
+            }
+        }
+    }
+
+    /// The files that an `include` names.
+    pub(crate) fn included(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Vec<(&'a File<'a>, Rc<Site>)> {
+        let wanted = self.conf_path(&directive.words[1].text);
+        let by_pattern = glob::is_pattern(&wanted);
+        let paths = match by_pattern {
+            true => match self.glob(&wanted) {
+                Ok(paths) => paths,
+                Err(text) => {
+                    self.problem(site, directive.end, text);
+                    return Vec::new();
+                }
+            },
+            false => Rc::new([wanted]),
+        };
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths.iter() {
+            self.inclusions += 1;
+            let refusal = if site.holds(path) {
+                Some(format!("\"{}\" includes itself", path.display()))
+            } else if site.depth == MAX_DEPTH {
+                Some("includes are nested too deeply".into())
+            } else if self.inclusions > MAX_INCLUSIONS {
+                Some("too many includes".into())
+            } else {
+                None
+            };
+            match refusal.map_or_else(|| self.file(path), Err) {
+                Ok(file) => {
+                    let inner = Site::included(Arc::clone(&file.path), site, directive.start().offset, by_pattern);
+                    self.syntax_problems(file, &inner);
+                    files.push((file, inner));
+                }
+                Err(text) => self.problem(site, directive.end, text),
+            }
+            if self.inclusions > MAX_INCLUSIONS {
+                break;
+            }
+        }
+        files
+    }
+
+    /// Notes what is wrong with a file's text.
+    pub(crate) fn syntax_problems(&mut self, file: &File<'a>, site: &Rc<Site>) {
+        for error in &file.tree.errors {
+            self.problem(site, error.at, error.text.clone());
+        }
+    }
+
+    /// A file, read and parsed at its first use in this load.
+    pub(crate) fn file(&mut self, path: &Path) -> Result<&'a File<'a>, String> {
+        if let Some(known) = self.files.get(path) {
+            return known.clone();
+        }
+        let loaded = match self.source.read(path) {
+            Ok(content) => {
+                let text = self.texts.keep(content);
+                Ok(self.trees.keep(File { path: path.into(), tree: syntax::parse(text) }))
+            }
+            Err(error) => Err(format!("open() \"{}\" failed ({})", path.display(), os_error(&error))),
+        };
+        self.files.insert(path.to_owned(), loaded.clone());
+        loaded
+    }
+
+    fn glob(&mut self, pattern: &Path) -> Result<Rc<[PathBuf]>, String> {
+        if let Some(known) = self.globs.get(pattern) {
+            return Ok(Rc::clone(known));
+        }
+        let mut paths = self
+            .source
+            .glob(pattern)
+            .map_err(|error| format!("glob() \"{}\" failed ({})", pattern.display(), os_error(&error)))?;
+        // The order decides default servers, so it is not left to the source.
+        paths.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        let paths: Rc<[PathBuf]> = paths.into();
+        self.globs.insert(pattern.to_owned(), Rc::clone(&paths));
+        Ok(paths)
+    }
+
+    /// A path relative to the directory of the main configuration file.
+    pub(crate) fn conf_path(&self, path: &str) -> PathBuf {
+        self.options.conf.parent().unwrap_or(Path::new("/")).join(path)
+    }
+
+    /// A path relative to the prefix.
+    pub(crate) fn prefix_path(&self, path: &str) -> PathBuf {
+        self.options.prefix.join(path)
+    }
+}
+
+/// `2: No such file or directory`, as nginx says it.
+pub(crate) fn os_error(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => {
+            let text = error.to_string();
+            let text = text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text).to_owned();
+            format!("{code}: {text}")
+        }
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,92 @@
+//! `http {}`: its own settings first, then upstreams and maps, then the servers, which merge from them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Load;
+use super::block::{Pending, Target, inside};
+use super::files::Site;
+use crate::directive::{self, HTTP};
+use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
+use crate::model::{Http, OrderKey, Reach, Vhost};
+use crate::syntax::Directive;
+
+/// What `http {}` holds.
+#[derive(Default)]
+pub(crate) struct HttpBlock<'a> {
+    pub(crate) set: MainSet,
+    pub(crate) srv: SrvSet,
+    pub(crate) loc: LocSet,
+    pub(crate) maps: Vec<Pending<'a>>,
+    pub(crate) upstreams: Vec<Pending<'a>>,
+    pub(crate) servers: Vec<Pending<'a>>,
+}
+
+/// What a `server` inherits.
+pub(crate) struct Levels {
+    pub(crate) srv: Arc<SrvConf>,
+    pub(crate) loc: Arc<LocConf>,
+}
+
+impl<'a> Load<'a> {
+    pub(crate) fn http(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Http {
+        let directives = inside(directive);
+        self.name_maps(site, directives);
+        self.formats.push(log::combined());
+
+        let mut block = HttpBlock::default();
+        let mut reach = Reach::default();
+        self.expand(site, directives, &mut |load, site, directive| {
+            if directive.name() == "include" && directive.words.len() == 2 && !site.by_pattern {
+                let key = site.key(directive.start().offset);
+                reach.includes.push((key, load.conf_path(&directive.words[1].text)));
+            }
+            load.apply(site, directive, &mut Target::Http(&mut block));
+        });
+        let HttpBlock { mut set, srv, mut loc, maps, upstreams, servers } = block;
+
+        let upstreams = self.upstreams(&upstreams);
+        set.map.maps = Some(maps.iter().map(|(site, directive)| Arc::new(self.map(site, directive))).collect());
+        set.log.formats = Some(std::mem::take(&mut self.formats));
+        self.formats = set.log.formats.clone().unwrap_or_default();
+        if loc.log.access_logs.is_none() {
+            loc.log.access_logs = Some([log::default_log(self.prefix_path("logs/access.log"))].into());
+        }
+
+        let levels =
+            Levels { srv: Arc::new(srv.merge(&SrvConf::default())), loc: Arc::new(loc.merge(&LocConf::default())) };
+        let vhosts: Vec<Arc<Vhost>> =
+            servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels)).map(Arc::new).collect();
+        self.unnamed_variables(&vhosts);
+        self.check_vhosts(&vhosts);
+        Http { main: Arc::new(set.finish()), srv: levels.srv, loc: levels.loc, vhosts, upstreams, reach }
+    }
+
+    /// Makes the maps' variables known before anything uses them.
+    fn name_maps(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>]) {
+        let mut count = 0;
+        self.expand(site, directives, &mut |load, _, directive| {
+            if directive.name() == "map" && directive::find(directive, HTTP).is_ok() {
+                if let Some(name) = directive.words[2].text.strip_prefix('$') {
+                    load.maps.insert(name.to_ascii_lowercase().into(), count);
+                }
+                count = count.saturating_add(1);
+            }
+        });
+    }
+
+    /// Says which of the variables that `http` uses no vhost sets.
+    fn unnamed_variables(&mut self, vhosts: &[Arc<Vhost>]) {
+        for used in std::mem::take(&mut self.named) {
+            let set = vhosts.iter().any(|vhost| vhost.variables.contains(&used.name));
+            if !set {
+                self.problem(&used.site, used.at, format!("unknown \"{}\" variable", used.name));
+            }
+        }
+    }
+}
+
+/// The key of a block.
+pub(crate) fn key_of(site: &Rc<Site>, directive: &Directive<'_>) -> OrderKey {
+    site.key(directive.start().offset)
+}

@@ -1,0 +1,182 @@
+//! Files to a [`Config`]: reading, expanding includes, applying directives block by block, merging, checking.
+//!
+//! A block is applied in two steps, so that what is inherited does not depend on the order of the lines: first all its
+//! directives, then the blocks inside it, which merge from the finished values. Problems are collected with their place
+//! in the expanded source and sorted at the end. The same text gives the same result: there is no clock and no
+//! randomness, and nothing iterates over a hash table.
+
+mod arena;
+mod block;
+mod call;
+mod check;
+mod files;
+mod fragment;
+mod http;
+mod location;
+mod map;
+mod number;
+mod server;
+mod template;
+mod top;
+mod upstream;
+mod url;
+mod variables;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+pub use call::{Call, Fault};
+pub use fragment::load_fragment;
+pub(crate) use map::{Wildcard, wildcard};
+pub(crate) use number::{millis, number, seconds, size};
+pub use server::ServerSet;
+pub use upstream::UpstreamSet;
+pub(crate) use url::{Form, Host, parse as parse_url};
+
+use crate::http::log::Format;
+use crate::intern::Interner;
+use crate::model::{Config, OrderKey};
+use crate::problem::{Place, Problem, Problems};
+use crate::source::Source;
+use crate::syntax::Position;
+use arena::Arena;
+use files::{File, Origin, Site};
+
+/// What the command line says about a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// `-c`: the main configuration file, absolute.
+    pub conf: PathBuf,
+    /// `-p`: the prefix, absolute.
+    pub prefix: PathBuf,
+    /// `-g`: directives that stand before the file.
+    pub globals: String,
+    /// Whether the process is root: without it a `server` without `listen` is on port 8000.
+    pub privileged: bool,
+}
+
+/// Reads a whole configuration.
+pub fn load(options: &LoadOptions, source: &mut dyn Source, interner: &mut Interner) -> Result<Config, Problems> {
+    let (texts, trees) = (Arena::new(), Arena::new());
+    let mut load = Load::new(options, source, interner, &texts, &trees, None);
+    let config = load.top();
+    load.finish(config)
+}
+
+/// The state of a load. `'a` is the life of the texts and of what the caller lent.
+pub(crate) struct Load<'a> {
+    options: &'a LoadOptions,
+    source: &'a mut dyn Source,
+    interner: &'a mut Interner,
+    texts: &'a Arena<Arc<[u8]>>,
+    trees: &'a Arena<File<'a>>,
+    files: FxHashMap<PathBuf, Result<&'a File<'a>, String>>,
+    globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
+    inclusions: usize,
+    problems: Vec<(OrderKey, Problem)>,
+    warnings: Vec<(OrderKey, Problem)>,
+    /// The maps' names; the last of equal ones counts.
+    maps: FxHashMap<Arc<str>, u16>,
+    /// The named groups of the expression whose value is read, in a `map`.
+    map_groups: Vec<(String, u8)>,
+    formats: Vec<Arc<Format>>,
+    upstreams: upstream::Known<'a>,
+    /// The vhost that is read, if one is.
+    vhost: Option<variables::VhostScope>,
+    /// What a `proxy_pass` must know about the block that it stands in.
+    pass_scope: location::PassScope,
+    /// Variables that `http` uses and vhosts must set.
+    named: Vec<variables::NamedUse>,
+}
+
+impl<'a> Load<'a> {
+    fn new(
+        options: &'a LoadOptions,
+        source: &'a mut dyn Source,
+        interner: &'a mut Interner,
+        texts: &'a Arena<Arc<[u8]>>,
+        trees: &'a Arena<File<'a>>,
+        known_upstream: Option<&'a dyn Fn(&str) -> bool>,
+    ) -> Self {
+        Self {
+            options,
+            source,
+            interner,
+            texts,
+            trees,
+            files: FxHashMap::default(),
+            globs: FxHashMap::default(),
+            inclusions: 0,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            maps: FxHashMap::default(),
+            map_groups: Vec::new(),
+            formats: Vec::new(),
+            upstreams: upstream::Known::new(known_upstream),
+            vhost: None,
+            pass_scope: location::PassScope::default(),
+            named: Vec::new(),
+        }
+    }
+
+    /// Notes a problem. On the command line it says so itself, as nginx does.
+    pub(crate) fn problem(&mut self, site: &Rc<Site>, at: Position, text: impl Into<String>) {
+        let mut text = text.into();
+        if let Origin::Globals = site.origin {
+            text += " in command line";
+        }
+        self.problems.push((site.key(at.offset), Problem { text, place: site.place(at) }));
+    }
+
+    pub(crate) fn warning(&mut self, site: &Rc<Site>, at: Position, text: String) {
+        self.warnings.push((site.key(at.offset), Problem { text, place: site.place(at) }));
+    }
+
+    /// Notes a problem that concerns a block as a whole.
+    pub(crate) fn problem_at(&mut self, key: &OrderKey, place: &Place, text: impl Into<String>) {
+        self.problems.push((key.clone(), Problem { text: text.into(), place: Some(place.clone()) }));
+    }
+
+    /// The log formats that are known so far.
+    pub(crate) fn formats(&mut self) -> &mut Vec<Arc<Format>> {
+        &mut self.formats
+    }
+
+    /// See [`location::PassScope`].
+    pub(crate) fn pass_scope(&self) -> location::PassScope {
+        self.pass_scope
+    }
+
+    /// The result, or all problems.
+    fn finish<T>(self, result: T) -> Result<T, Problems> {
+        match sorted(self.problems) {
+            problems if problems.is_empty() => Ok(result),
+            problems => Err(Problems(problems)),
+        }
+    }
+
+    fn sorted_warnings(&mut self) -> Vec<Problem> {
+        sorted(std::mem::take(&mut self.warnings))
+    }
+}
+
+/// In the order of the expanded source; a file that is included twice says things once.
+fn sorted(mut found: Vec<(OrderKey, Problem)>) -> Vec<Problem> {
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut problems: Vec<Problem> = Vec::with_capacity(found.len());
+    let mut seen = std::collections::HashSet::new();
+    for (_, problem) in found {
+        if seen.insert((problem.text.clone(), problem.place.clone())) {
+            problems.push(problem);
+        }
+    }
+    problems
+}
+
+/// The name of the file that a place is in, as an [`Arc`].
+fn path_of(path: &Path) -> Arc<Path> {
+    path.into()
+}

@@ -1,0 +1,86 @@
+//! The main level: `-g`, the main configuration file, `events` and `http`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::block::{Pending, Target, inside};
+use super::files::{Origin, Site};
+use super::{Load, path_of};
+use crate::main_conf::{EventsSet, MainSet};
+use crate::model::{Config, OrderKey};
+use crate::problem::Problem;
+use crate::syntax::{self, Directive};
+
+/// What stands outside every block.
+#[derive(Default)]
+pub(crate) struct MainBlock<'a> {
+    pub(crate) set: MainSet,
+    pub(crate) events: Vec<Pending<'a>>,
+    pub(crate) https: Vec<Pending<'a>>,
+}
+
+impl<'a> Load<'a> {
+    /// The whole configuration.
+    pub(crate) fn top(&mut self) -> Config {
+        let mut main = MainBlock::default();
+        self.globals(&mut main);
+        match self.file(&self.options.conf) {
+            Ok(file) => {
+                let site = Site::new(Arc::clone(&file.path), Origin::Top);
+                self.syntax_problems(file, &site);
+                self.apply_all(&site, &file.tree.directives, &mut Target::Main(&mut main));
+            }
+            Err(text) => self.problems.push((OrderKey::default(), Problem { text, place: None })),
+        }
+
+        let mut events = EventsSet::default();
+        let first = self.only_one(&main.events);
+        if let Some((site, directive)) = first {
+            self.apply_all(&site, inside(directive), &mut Target::Events(&mut events));
+        }
+        let http = self.only_one(&main.https).map(|(site, directive)| self.http(&site, directive));
+        if main.events.is_empty() && self.problems.is_empty() {
+            let text = "no \"events\" section in configuration".into();
+            self.problems.push((OrderKey::default(), Problem { text, place: None }));
+        }
+        Config {
+            main: main.set.finish(&self.options.prefix),
+            events: events.finish(),
+            http,
+            warnings: self.sorted_warnings(),
+        }
+    }
+
+    fn globals(&mut self, main: &mut MainBlock<'a>) {
+        if self.options.globals.is_empty() {
+            return;
+        }
+        let text = self.texts.keep(self.options.globals.as_bytes().into());
+        let tree = syntax::parse(text);
+        let file = self.trees.keep(super::files::File { path: path_of("command line".as_ref()), tree });
+        let site = Site::new(Arc::clone(&file.path), Origin::Globals);
+        for error in &file.tree.errors {
+            let text = match error.text.as_str() {
+                "unexpected end of file, expecting \";\" or \"}\"" => "unexpected end of parameter, expecting \";\"",
+                text => text,
+            };
+            self.problem(&site, error.at, text);
+        }
+        for directive in &file.tree.directives {
+            if directive.block.is_some() {
+                self.problem(&site, directive.end, "block directives are not supported in -g option");
+            }
+        }
+        if file.tree.directives.iter().all(|directive| directive.block.is_none()) {
+            self.apply_all(&site, &file.tree.directives, &mut Target::Main(main));
+        }
+    }
+
+    /// The first of blocks of which there may be only one.
+    fn only_one(&mut self, blocks: &[Pending<'a>]) -> Option<(Rc<Site>, &'a Directive<'a>)> {
+        for (site, directive) in blocks.iter().skip(1) {
+            self.problem(site, directive.end, format!("\"{}\" directive is duplicate", directive.name()));
+        }
+        blocks.first().map(|(site, directive)| (Rc::clone(site), *directive))
+    }
+}

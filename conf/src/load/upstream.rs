@@ -1,0 +1,144 @@
+//! `upstream {}`, and which upstream a `proxy_pass` means.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Load;
+use super::block::{Pending, Target, inside};
+use super::call::Call;
+use super::http::key_of;
+use super::url::{Host, Url};
+use crate::digest::Digest;
+use crate::directive::{Done, HTTP};
+use crate::model::{ListenAddr, OrderKey, Peer, Upstream, UpstreamRef};
+use crate::problem::Place;
+
+/// What `upstream {}` holds.
+#[derive(Debug, Default)]
+pub struct UpstreamSet {
+    /// `server`.
+    pub peers: Vec<Peer>,
+    /// `keepalive`.
+    pub keepalive: Option<u32>,
+}
+
+/// The upstreams that a `proxy_pass` may name.
+pub(crate) struct Known<'a> {
+    /// Those of this load; names have no case.
+    own: FxHashMap<String, Arc<str>>,
+    /// Those of the configuration that a fragment joins.
+    outside: Option<&'a dyn Fn(&str) -> bool>,
+}
+
+impl<'a> Known<'a> {
+    pub(crate) fn new(outside: Option<&'a dyn Fn(&str) -> bool>) -> Self {
+        Self { own: FxHashMap::default(), outside }
+    }
+}
+
+impl<'a> Load<'a> {
+    /// All upstreams of `http`.
+    pub(crate) fn upstreams(&mut self, pending: &[Pending<'a>]) -> Vec<Arc<Upstream>> {
+        pending.iter().filter_map(|pending| self.upstream(pending)).collect()
+    }
+
+    fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Arc<Upstream>> {
+        let call = &mut Call { load: self, site, directive, context: HTTP };
+        let name = call.string(call.arg(1));
+        let lower = name.to_ascii_lowercase();
+        if self.upstreams.own.contains_key(&lower) {
+            self.problem(site, directive.end, format!("duplicate upstream \"{name}\""));
+            return None;
+        }
+        self.upstreams.own.insert(lower, Arc::clone(&name));
+
+        let problems = self.problems.len();
+        let mut set = UpstreamSet::default();
+        self.apply_all(site, inside(directive), &mut Target::Upstream(&mut set));
+        if let (true, Some(block)) = (self.problems.len() == problems, &directive.block) {
+            if set.peers.is_empty() {
+                self.problem(site, block.close, "no servers are inside upstream");
+            } else if set.peers.iter().all(|peer| peer.backup) {
+                self.problem(site, directive.end, format!("no servers in upstream \"{name}\""));
+            }
+        }
+        Some(Arc::new(Upstream {
+            name,
+            place: Place { file: Arc::clone(&site.file), line: directive.start().line },
+            order: key_of(site, directive),
+            peers: set.peers,
+            keepalive: set.keepalive,
+            digest: self.block_digest(site, directive),
+        }))
+    }
+
+    /// The `upstream {}` of a name.
+    pub(crate) fn named_upstream(&mut self, name: &str) -> Option<Arc<str>> {
+        if let Some(known) = self.upstreams.own.get(&name.to_ascii_lowercase()) {
+            return Some(Arc::clone(known));
+        }
+        let outside = self.upstreams.outside?;
+        outside(name).then(|| self.interner.string(name))
+    }
+}
+
+impl Call<'_, '_> {
+    /// The index of the upstream that a static `proxy_pass` means, in the vhost's list.
+    pub(crate) fn upstream(&mut self, url: &Url<'_>, text: &str) -> Done<u16> {
+        let host = url.host.text();
+        let named = match url.host {
+            Host::Unix(_) => None,
+            _ => self.load.named_upstream(host),
+        };
+        let used = match named {
+            Some(_) if !url.no_port => {
+                return Err(format!("upstream \"{host}\" may not have port {}", url.port).into());
+            }
+            Some(name) => UpstreamRef::Named(name),
+            None => UpstreamRef::Implicit(self.implicit(url, text)?),
+        };
+        let Some(vhost) = &mut self.load.vhost else {
+            return Err(self.fault("is not allowed here"));
+        };
+        let known = vhost.upstreams.iter().position(|known| same(known, &used));
+        let index = known.unwrap_or_else(|| {
+            vhost.upstreams.push(used);
+            vhost.upstreams.len() - 1
+        });
+        u16::try_from(index).map_err(|_| "too many upstreams in a server".into())
+    }
+
+    /// The upstream that a `proxy_pass` to a host makes.
+    fn implicit(&mut self, url: &Url<'_>, text: &str) -> Done<Arc<Upstream>> {
+        let host = match &url.host {
+            Host::Unix(path) => format!("unix:{}", path.display()),
+            host => host.text().to_owned(),
+        };
+        let addresses = self.load.addresses(url).map_err(|error| format!("{error} in upstream \"{host}\""))?;
+        let peers: Vec<Peer> = addresses.into_iter().map(|addr| self.peer(addr)).collect();
+        Ok(Arc::new(Upstream {
+            name: self.string(text),
+            place: self.place().unwrap_or_else(|| Place { file: Arc::clone(&self.site.file), line: 1 }),
+            order: OrderKey::default(),
+            digest: Digest::of(text.as_bytes()),
+            peers,
+            keepalive: None,
+        }))
+    }
+
+    /// A peer with nginx's defaults.
+    pub(crate) fn peer(&mut self, addr: ListenAddr) -> Peer {
+        let name = self.string(&addr.to_string());
+        Peer { addr, name, weight: 1, max_fails: 1, fail_timeout: 10, backup: false, down: false }
+    }
+}
+
+/// Whether two references are one upstream: implicit ones of one host and port, wherever they stand.
+fn same(a: &UpstreamRef, b: &UpstreamRef) -> bool {
+    match (a, b) {
+        (UpstreamRef::Named(a), UpstreamRef::Named(b)) => a == b,
+        (UpstreamRef::Implicit(a), UpstreamRef::Implicit(b)) => a.name == b.name && a.peers == b.peers,
+        _ => false,
+    }
+}

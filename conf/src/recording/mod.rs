@@ -1,0 +1,218 @@
+//! What a load has read, so that it can be read again elsewhere: the master loads from disk while recording, workers
+//! replay the record and so see the same bytes, whatever happens to the files meanwhile.
+
+mod codec;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::source::Source;
+
+pub use codec::InvalidSources;
+
+/// An answer of a source: a value, or the error number of the operating system (0 if it had none).
+type Answer<T> = Result<T, i32>;
+
+/// All that was asked of a source and its answers.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Table<PathBuf, Arc<[u8]>>,
+    globs: Table<PathBuf, Vec<PathBuf>>,
+    hosts: Table<String, Vec<IpAddr>>,
+}
+
+/// Answers in the order in which they were first asked for.
+#[derive(Clone, Debug)]
+struct Table<K, V> {
+    answers: Vec<(K, Answer<V>)>,
+    index: FxHashMap<K, usize>,
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { answers: Vec::new(), index: FxHashMap::default() }
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V: Clone> Table<K, V> {
+    fn get<Q>(&self, key: &Q) -> Option<io::Result<V>>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + std::hash::Hash + ?Sized,
+    {
+        let (_, answer) = &self.answers[*self.index.get(key)?];
+        Some(answer.clone().map_err(|code| match code {
+            0 => io::Error::from(io::ErrorKind::NotFound),
+            code => io::Error::from_raw_os_error(code),
+        }))
+    }
+
+    fn insert(&mut self, key: K, answer: Answer<V>) {
+        self.index.insert(key.clone(), self.answers.len());
+        self.answers.push((key, answer));
+    }
+
+    /// The recorded answer, or the source's, recorded.
+    fn ask<Q>(&mut self, key: &Q, ask: impl FnOnce() -> io::Result<V>) -> io::Result<V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + std::hash::Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(known) = self.get(key) {
+            return known;
+        }
+        let answer = ask();
+        let kept = match &answer {
+            Ok(value) => Ok(value.clone()),
+            Err(error) => Err(error.raw_os_error().unwrap_or(0)),
+        };
+        self.insert(key.to_owned(), kept);
+        answer
+    }
+}
+
+impl<K: PartialEq, V: PartialEq> PartialEq for Table<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.answers == other.answers
+    }
+}
+
+impl PartialEq for Sources {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files && self.globs == other.globs && self.hosts == other.hosts
+    }
+}
+
+impl Sources {
+    /// The files that could be read, each once, in the order in which they were first read: what `-T` prints.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.files.answers.iter().filter_map(|(path, answer)| Some((&**path, &**answer.as_ref().ok()?)))
+    }
+
+    /// A source that gives the recorded answers and knows nothing else.
+    pub fn replay(&self) -> Replay<'_> {
+        Replay(self)
+    }
+}
+
+/// A [`Source`] that writes down what another one answers. Asked twice, it gives the first answer.
+#[derive(Debug)]
+pub struct Recording<S> {
+    source: S,
+    sources: Sources,
+}
+
+impl<S: Source> Recording<S> {
+    /// Records what is asked of `source`.
+    pub fn new(source: S) -> Self {
+        Self { source, sources: Sources::default() }
+    }
+
+    /// The record so far.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The record.
+    pub fn into_sources(self) -> Sources {
+        self.sources
+    }
+}
+
+impl<S: Source> Source for Recording<S> {
+    fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        self.sources.files.ask(path, || self.source.read(path))
+    }
+
+    fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        self.sources.globs.ask(pattern, || self.source.glob(pattern))
+    }
+
+    fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.sources.hosts.ask(host, || self.source.resolve(host))
+    }
+}
+
+/// See [`Sources::replay`].
+#[derive(Clone, Copy, Debug)]
+pub struct Replay<'s>(&'s Sources);
+
+fn unrecorded<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::NotFound, "it is not in the record"))
+}
+
+impl Source for Replay<'_> {
+    fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        self.0.files.get(path).unwrap_or_else(unrecorded)
+    }
+
+    fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        self.0.globs.get(pattern).unwrap_or_else(unrecorded)
+    }
+
+    fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.0.hosts.get(host).unwrap_or_else(unrecorded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Memory;
+
+    fn recorded() -> Sources {
+        let mut memory = Memory::default();
+        memory.insert("/c/nginx.conf", "a;");
+        memory.insert("/c/v/b.conf", b"\xff\0");
+        memory.hosts.insert("h".into(), vec!["::1".parse().unwrap(), "1.2.3.4".parse().unwrap()]);
+        let mut recording = Recording::new(memory);
+        recording.glob("/c/v/*.conf".as_ref()).unwrap();
+        recording.read("/c/v/b.conf".as_ref()).unwrap();
+        recording.read("/c/nginx.conf".as_ref()).unwrap();
+        recording.read("/c/v/b.conf".as_ref()).unwrap();
+        recording.read("/c/none".as_ref()).unwrap_err();
+        recording.resolve("h").unwrap();
+        recording.resolve("nope").unwrap_err();
+        recording.into_sources()
+    }
+
+    #[test]
+    fn a_record_replays() {
+        let sources = recorded();
+        assert_eq!(
+            sources.files().collect::<Vec<_>>(),
+            [("/c/v/b.conf".as_ref(), &b"\xff\0"[..]), ("/c/nginx.conf".as_ref(), &b"a;"[..])]
+        );
+        let mut replay = sources.replay();
+        assert_eq!(&*replay.read("/c/nginx.conf".as_ref()).unwrap(), b"a;");
+        assert_eq!(replay.glob("/c/v/*.conf".as_ref()).unwrap(), [PathBuf::from("/c/v/b.conf")]);
+        assert_eq!(replay.resolve("h").unwrap().len(), 2);
+        assert_eq!(replay.read("/c/none".as_ref()).unwrap_err().raw_os_error(), Some(2));
+        assert!(replay.read("/c/other".as_ref()).is_err() && replay.resolve("nope").is_err());
+    }
+
+    #[test]
+    fn a_record_travels() {
+        let sources = recorded();
+        let bytes = sources.encode();
+        assert_eq!(Sources::decode(&bytes).unwrap(), sources);
+        for end in 0..bytes.len() {
+            assert!(Sources::decode(&bytes[..end]).is_err(), "{end}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(Sources::decode(&longer).is_err());
+        // Any damage is refused or read as something, never more.
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                let _ = Sources::decode(&damaged);
+            }
+        }
+    }
+}
