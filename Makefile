@@ -12,13 +12,15 @@ BIN     ?= target/release
 
 VENV := target/venv
 
-.PHONY: run test bench lint manifests build install install-node install-controller install-systemd tools-test tools-bench clean
+# Debian keeps nginx out of the PATH of ordinary users.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin
+export PYTHONDONTWRITEBYTECODE := 1
 
-run:
+.PHONY: run test bench lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
+
+run: tools
 	$(CARGO) build --release --workspace --bins
 	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-demo
-
-export PYTHONDONTWRITEBYTECODE := 1
 
 test: tools-test lint
 	$(CARGO) build --workspace --bins
@@ -29,12 +31,12 @@ bench: tools-bench
 	$(CARGO) build --release --workspace --bins
 	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-bench
 
-lint:
+lint: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
 
-build:
+build: tools
 	$(CARGO) build --release --workspace --bins
 
 # Strictly against Kubernetes' schemas, and every command line and path against the programs that were built.
@@ -48,12 +50,16 @@ $(VENV)/ready: deploy/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
 	touch $@
 
-tools-test:
-	.ci/packages gcc:gcc make:make nginx:nginx-extras etcd:etcd-server wrk:wrk python3:python3 systemd-analyze:systemd
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "a stable Rust toolchain is needed: https://rustup.rs" >&2; exit 1; }
+	@.ci/packages cc:build-essential
+
+tools-test: tools
+	.ci/packages nginx:nginx-extras etcd:etcd-server wrk:wrk python3:python3 systemd-analyze:systemd
 	python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/packages :python3-venv
 
-tools-bench:
-	.ci/packages gcc:gcc nginx:nginx-extras wrk:wrk haproxy:haproxy
+tools-bench: tools
+	.ci/packages nginx:nginx-extras wrk:wrk haproxy:haproxy
 
 # The layout of a machine, and of the images (deploy/docker/Dockerfile installs with these targets).
 install: install-node install-controller install-systemd
