@@ -1,6 +1,6 @@
 # make run     a controller, three nodes and an origin on this machine; Ctrl-C ends and removes all of it
 # make test    everything that must hold: format, lints, documentation, tests, deployment
-# make bench   figures, beside nginx and haproxy in the same run
+# make bench   figures, beside nginx in the same run
 # make lint    format, lints and documentation alone
 # make install the programs, default configuration and systemd units below $(DESTDIR)
 
@@ -55,11 +55,11 @@ tools:
 	@.ci/packages cc:build-essential
 
 tools-test: tools
-	.ci/packages nginx:nginx-extras etcd:etcd-server wrk:wrk python3:python3 systemd-analyze:systemd
+	.ci/packages nginx:nginx-extras etcd:etcd-server python3:python3 systemd-analyze:systemd
 	python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/packages :python3-venv
 
 tools-bench: tools
-	.ci/packages nginx:nginx-extras wrk:wrk haproxy:haproxy
+	.ci/packages nginx:nginx-extras wrk:wrk
 
 # The layout of a machine, and of the images (deploy/docker/Dockerfile installs with these targets).
 install: install-node install-controller install-systemd

@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import docker
+import docs
 import kube
 import layout
 import programs
@@ -30,6 +31,7 @@ def problems(top: pathlib.Path, binaries: pathlib.Path, scratch: pathlib.Path):
     yield from prefix.problems()
     yield from docker.problems(deploy / "docker/Dockerfile", images, ask, prefix)
     yield from systemd.problems(machine, ask, prefix)
+    yield from docs.problems(top, ask, prefix)
     for folder in ("base", "overlays/single"):
         documents = kube.build(deploy / "kubernetes" / folder)
         yield from schemas.problems(documents)

@@ -21,6 +21,7 @@ CONTROLLER = "deploy/kubernetes/base/controller/deployment.yaml"
 SINGLE = "deploy/kubernetes/overlays/single/statefulset.yaml"
 PROXY_UNIT = "deploy/systemd/dysvr-proxy.service"
 NODE_UNIT = "deploy/systemd/dysvr-node.service"
+RUNBOOK = "deploy/RUNBOOK.md"
 DOCKERFILE = "deploy/docker/Dockerfile"
 
 # File, what stands there, what we write instead, a part of the problem that must be reported.
@@ -49,6 +50,7 @@ FAULTS = [
     (PROXY_UNIT, "PIDFile=/run/dysvr/nginx.pid", "PIDFile=/run/dysvr/proxy.pid", "another pid file"),
     (NODE_UNIT, "run --attach", "run --attached", "--attached"),
     (NODE_UNIT, "ReadWritePaths=/var/lib/dysvr ", "ReadWritePaths=/var/lib/dysv ", "neither installed nor writable"),
+    (RUNBOOK, "dysvrctl diff -f", "dysvrctl dif -f", "'dif'"),
     (DOCKERFILE, "STOPSIGNAL SIGQUIT", "STOPSIGNAL SIGTERM", "STOPSIGNAL"),
     (DOCKERFILE, "--from=build /out/controller/ /", "--from=build /out/node/ /", "does not carry"),
 ]
