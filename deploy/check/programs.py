@@ -37,13 +37,8 @@ class Programs:
                 yield f"{where}: {' '.join(words)}: {_first_line(done)}"
 
     def _proxy(self, where: str, words: list[str]):
-        if "-s" in words:
-            # There is no master here; all that matters is that the program knows the word.
-            done = self._run(PROXY, words)
-            if done.returncode == 0 or "invalid option" in done.stderr:
-                yield f"{where}: dysvr-proxy {' '.join(words)}: {_first_line(done)}"
-            return
-        test = words if "-t" in words else [*words, "-t"]
+        # A signal needs a master; the rest is what `-t` is for.
+        test = [*words, "--help"] if "-s" in words else words if "-t" in words else [*words, "-t"]
         done = self._run(PROXY, test)
         if done.returncode != 0:
             yield f"{where}: dysvr-proxy {' '.join(test)}: {_first_line(done)}"
