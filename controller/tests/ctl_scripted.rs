@@ -347,6 +347,16 @@ fn a_read_goes_to_the_next_controller_when_the_first_is_gone_or_refuses() {
 }
 
 #[test]
+fn a_change_goes_on_to_the_controller_that_leads() {
+    let follows =
+        stage(Script { refuse: Some((Code::Unavailable, "this controller does not lead")), ..Script::default() });
+    let leads = stage(Script { reply: applied(), ..Script::default() });
+    let ctl = Ctl::new(format!("{},{}", follows.ctl.controller, leads.ctl.controller), leads.dir.path());
+    assert!(ctl.ok(&["delete", "vhost", "131942"]).ends_with("rollout/7 started\n"));
+    assert_eq!(leads.script.asked.lock().expect("no panic").len(), 1);
+}
+
+#[test]
 fn lists_have_tables_documents_and_names() {
     let node = |name: &str, zone: &str| Node {
         name: name.into(),

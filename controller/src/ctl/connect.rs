@@ -1,23 +1,28 @@
 //! The way to a controller: the first of several that answers.
 //!
-//! A read is tried on each controller in turn. A change is only tried again where it has certainly not arrived: once
+//! A read is tried on each controller in turn. A change is only tried again where it has certainly not been made: once
 //! it was sent, a broken connection leaves its outcome unknown, and the operator is told so.
 
 use std::error::Error;
 use std::time::Duration;
 
 use dysvr_proto::wire::operator::operator_client::OperatorClient;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use super::cli::{CONTROLLER_ENV, Global};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 
 /// What the calls are made on.
 pub type Client = OperatorClient<Channel>;
 
 /// A connection is given up after this time even when a request may take longer: the next controller may be there.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Controllers that all answer "unavailable" are asked again for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Before they are asked again.
+const PAUSE: Duration = Duration::from_millis(250);
 /// A stream that is silent for so long is asked for a sign of life, and given up when none comes in the same time.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -46,39 +51,53 @@ impl Controllers {
 
     /// Asks for something that changes nothing: every controller is tried before it fails.
     pub async fn read<T>(&mut self, call: impl AsyncFn(Client) -> Result<Response<T>, Status>) -> Result<T, Failure> {
-        let mut failure = None;
-        for _ in 0..self.endpoints.len() {
-            let client = self.connect().await?;
-            match self.timed(call(client)).await {
-                Ok(reply) => return Ok(reply.into_inner()),
-                Err(next @ (Failure::Unreachable(_) | Failure::Server(_)))
-                    if next.code() == super::exit::UNREACHABLE =>
-                {
-                    self.leave();
-                    failure = Some(next);
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        Err(failure.unwrap_or_else(|| Failure::Unreachable("no controller".into())))
+        self.ask(call, |failure| failure.code() == exit::UNREACHABLE).await
     }
 
-    /// Asks for a change: sent once.
-    pub async fn change<T>(
-        &mut self,
-        call: impl AsyncFnOnce(Client) -> Result<Response<T>, Status>,
-    ) -> Result<T, Failure> {
-        let client = self.connect().await?;
-        match self.timed(call(client)).await {
-            Ok(reply) => Ok(reply.into_inner()),
-            Err(Failure::Unreachable(text)) => {
+    /// Asks for a change. A controller that answers "unavailable" has done nothing (it does not lead, its store is
+    /// away), so the next one is asked; where the answer is lost, the operator has to look.
+    pub async fn change<T>(&mut self, call: impl AsyncFn(Client) -> Result<Response<T>, Status>) -> Result<T, Failure> {
+        let refused =
+            |failure: &Failure| matches!(failure, Failure::Server(status) if status.code() == Code::Unavailable);
+        match self.ask(call, refused).await {
+            Err(Failure::Unreachable(text)) if self.client.is_some() => {
                 self.leave();
                 Err(Failure::Unreachable(format!(
                     "{text}; it is unknown whether the change was made: see \"dysvrctl get revisions\" and \
                      \"dysvrctl get rollouts\""
                 )))
             }
-            Err(other) => Err(other),
+            other => other,
+        }
+    }
+
+    /// Asks one controller after the other while the answer is one that another one may better. When all have given
+    /// such an answer, they are asked again for a while: a controller that has just died has a successor in seconds.
+    async fn ask<T>(
+        &mut self,
+        call: impl AsyncFn(Client) -> Result<Response<T>, Status>,
+        go_on: impl Fn(&Failure) -> bool,
+    ) -> Result<T, Failure> {
+        let patience = self.request_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+        let began = Instant::now();
+        loop {
+            let mut failure = None;
+            for _ in 0..self.endpoints.len() {
+                let client = self.connect().await?; // fails when none of them is there
+                match self.timed(call(client)).await {
+                    Ok(reply) => return Ok(reply.into_inner()),
+                    Err(next) if go_on(&next) => {
+                        self.leave();
+                        failure = Some(next);
+                    }
+                    Err(other) => return Err(other),
+                }
+            }
+            let Some(failure) = failure else { return Err(Failure::Unreachable("no controller".into())) };
+            if !matches!(failure, Failure::Server(_)) || began.elapsed() + PAUSE > patience {
+                return Err(failure);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

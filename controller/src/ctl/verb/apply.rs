@@ -55,7 +55,7 @@ pub(super) async fn send(
     request: ChangeRequest,
     bundle: &Bundle,
 ) -> Result<ApplyReply, Failure> {
-    let reply = controllers.change(async move |mut client| client.apply(request).await).await?;
+    let reply = controllers.change(async |mut client| client.apply(request.clone()).await).await?;
     match plan::refusal(reply.plan.as_ref().map_or(&[][..], |plan| &plan.problems), bundle) {
         Some(refusal) => Err(refusal),
         None => Ok(reply),

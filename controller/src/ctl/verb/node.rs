@@ -15,7 +15,7 @@ pub(super) async fn run(controllers: &mut Controllers, output: Output, verb: cli
     };
     let name = name.strip_prefix("node/").map_or(name.clone(), str::to_owned);
     let request = DriftRequest { node: name, choice: choice.into() };
-    let node = controllers.change(async move |mut client| client.resolve_drift(request).await).await?;
+    let node = controllers.change(async |mut client| client.resolve_drift(request.clone()).await).await?;
     let node = Node::from(node);
     output.line(&format!("node/{} {done}", node.name))
 }

@@ -29,13 +29,13 @@ pub(super) async fn run(controllers: &mut Controllers, output: Output, verb: cli
         cli::Rollout::Undo(options) => return undo::run(controllers, output, &options).await,
         cli::Rollout::History(options) => return history(controllers, output, &options).await,
         cli::Rollout::Pause(which) => {
-            controllers.change(async move |mut client| client.pause_rollout(request(which)).await).await?
+            controllers.change(async |mut client| client.pause_rollout(request(which)).await).await?
         }
         cli::Rollout::Resume(which) => {
-            controllers.change(async move |mut client| client.resume_rollout(request(which)).await).await?
+            controllers.change(async |mut client| client.resume_rollout(request(which)).await).await?
         }
         cli::Rollout::Abort(which) => {
-            controllers.change(async move |mut client| client.abort_rollout(request(which)).await).await?
+            controllers.change(async |mut client| client.abort_rollout(request(which)).await).await?
         }
     };
     output.line(&progress::verdict(&Rollout::from(rollout)))

@@ -18,7 +18,7 @@ pub(super) async fn run(controllers: &mut Controllers, output: Output, options: 
         message: options.note.message.clone().unwrap_or_default(),
         strategy: Some(strategy::to_wire(&options.strategy)),
     };
-    let reply = controllers.change(async move |mut client| client.undo(request).await).await?;
+    let reply = controllers.change(async |mut client| client.undo(request.clone()).await).await?;
     let problems = reply.plan.as_ref().map_or(&[][..], |plan| &plan.problems);
     if let Some(refusal) = plan::refusal(problems, &Bundle::default()) {
         return Err(refusal);
