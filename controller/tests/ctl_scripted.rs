@@ -328,7 +328,7 @@ fn answers_of_the_server_have_kubectls_form_and_their_codes() {
         [(Code::NotFound, 1), (Code::FailedPrecondition, 1), (Code::InvalidArgument, 3), (Code::Unavailable, 4)]
     {
         let stage = stage(Script { refuse: Some((code, "so it is")), ..Script::default() });
-        let run = stage.ctl.run(&["get", "nodes"]);
+        let run = stage.ctl.run(&["get", "nodes", "--request-timeout", "600ms"]);
         assert_eq!(
             (run.code, run.stderr.as_str()),
             (exit, format!("Error from server ({code:?}): so it is\n").as_str())
