@@ -289,7 +289,7 @@ error: 2 problems, nothing was stored
         assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (3, "", wanted), "{verb}");
     }
     let run = stage.ctl.run_with_stdin(&["apply", "-f", "-", "--name", "a"], "listn 80;\n");
-    assert_eq!((run.code, run.stderr.lines().next()), (3, Some("stdin:2: unknown directive \"listn\"")));
+    assert_eq!((run.code, run.stderr.lines().next()), (3, Some("a:2: unknown directive \"listn\"")));
 }
 
 #[test]

@@ -95,12 +95,12 @@ pub enum InvalidInput {
 }
 
 impl Bundle {
-    /// A vhost file whose text does not come from a file, such as standard input.
-    pub fn add_text(&mut self, name: &str, label: &str, content: Vec<u8>) -> Result<(), InvalidInput> {
+    /// A vhost file whose text does not come from a file but, say, from standard input. Its name is its path, too.
+    pub fn add_text(&mut self, name: &str, content: Vec<u8>) -> Result<(), InvalidInput> {
+        let path = PathBuf::from(name);
         let name = name.strip_prefix("auto_vhost/").unwrap_or(name);
         let name = if name.ends_with(".conf") { name.to_owned() } else { format!("{name}.conf") };
         let found = include::includes(&content);
-        let path = PathBuf::from(label);
         self.missing.extend(
             found.into_iter().filter(Include::is_relative).map(|include| Missing { path: path.clone(), include }),
         );

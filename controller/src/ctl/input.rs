@@ -9,9 +9,6 @@ use super::bundle::{Bundle, Files};
 use super::cli::Inputs;
 use super::exit::Failure;
 
-/// What standard input is called in messages.
-const STDIN: &str = "stdin";
-
 /// The file system of this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk;
@@ -49,7 +46,7 @@ pub fn gather(inputs: &Inputs) -> Result<Bundle, Failure> {
             let Some(name) = &inputs.name else {
                 return Err(Failure::Usage("-f - needs --name, the name of the vhost file".into()));
             };
-            bundle.add_text(name, STDIN, read_stdin()?)
+            bundle.add_text(name, read_stdin()?)
         } else {
             bundle.add(&Disk, path, inputs.recursive)
         };

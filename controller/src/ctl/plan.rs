@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn problems_carry_the_paths_of_the_operator() {
         let mut bundle = Bundle::default();
-        bundle.add_text("a", "stdin", b"server {}\n".to_vec()).expect("a bundle");
+        bundle.add_text("a.conf", b"server {}\n".to_vec()).expect("a bundle");
         let problem = |file: &str, line, text: &str| operator::Problem { file: file.into(), line, text: text.into() };
         let problems = [
             problem("auto_vhost/a.conf", 3, "unknown directive \"x\""),
@@ -116,8 +116,8 @@ mod tests {
         ];
         let failure = refusal(&problems, &bundle).expect("a refusal");
         let wanted = "\
-stdin:3: unknown directive \"x\"
-stdin:4: y
+a.conf:3: unknown directive \"x\"
+a.conf:4: y
 auto_vhost/of-the-fleet.conf: z
 too much
 error: 4 problems, nothing was stored";

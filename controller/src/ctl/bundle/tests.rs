@@ -220,7 +220,7 @@ fn includes_that_go_in_circles_or_out_of_the_directory_end() {
 #[test]
 fn standard_input_is_a_vhost_file_whose_includes_the_fleet_may_have() {
     let mut bundle = Bundle::default();
-    bundle.add_text("auto_vhost/a", "stdin", SEED.as_bytes().to_vec()).expect("a bundle");
+    bundle.add_text("auto_vhost/a", SEED.as_bytes().to_vec()).expect("a bundle");
     assert_eq!(bundle.vhost_files().collect::<Vec<_>>(), ["auto_vhost/a.conf"]);
     let missing: Vec<&str> = bundle.missing.iter().map(|missing| missing.include.path.as_str()).collect();
     assert_eq!(missing, ["auto_upstream/a.upstream.conf", "common_location.conf"]);
@@ -229,6 +229,6 @@ fn standard_input_is_a_vhost_file_whose_includes_the_fleet_may_have() {
     bundle.add(&picture, Path::new("conf"), false).expect("a bundle");
     let missing: Vec<&str> = bundle.missing.iter().map(|missing| missing.include.path.as_str()).collect();
     assert_eq!(missing, ["common_location.conf"], "another input brought the other");
-    assert_eq!(bundle.path_of("/usr/local/conf/auto_vhost/a.conf"), Some(Path::new("stdin")));
+    assert_eq!(bundle.path_of("/usr/local/conf/auto_vhost/a.conf"), Some(Path::new("auto_vhost/a")));
     assert_eq!(bundle.path_of("auto_vhost/ba.conf"), None);
 }
