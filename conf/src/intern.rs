@@ -4,7 +4,7 @@
 //! reached that of the living, so its size follows what is in use whatever the number of updates, at constant cost per
 //! entry.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Weak};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -47,9 +47,7 @@ impl Interner {
 
     /// The one compiled form of an expression. The error is in nginx's words.
     pub fn regex(&mut self, pattern: &str, caseless: bool) -> Result<Regex, String> {
-        let mut hasher = FxBuildHasher.build_hasher();
-        (pattern, caseless).hash(&mut hasher);
-        let slot = self.regexes.entry(hasher.finish()).or_default();
+        let slot = self.regexes.entry(FxBuildHasher.hash_one((pattern, caseless))).or_default();
         let known = slot.iter().filter_map(WeakRegex::upgrade);
         if let Some(found) = known.into_iter().find(|known| known.pattern() == pattern && known.caseless() == caseless)
         {

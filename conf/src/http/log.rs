@@ -123,11 +123,10 @@ fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
     };
     let mut line = String::new();
     for word in &call.directive.words[first..] {
-        // A `$` without a name behind it.
-        call.template(&word.text).map_err(|fault| match fault.0.as_str() {
-            "invalid variable name" => format!("invalid parameter \"{}\"", word.text),
-            _ => fault.0,
-        })?;
+        let nameless = word.text.split('$').skip(1).find(|text| !text.starts_with(is_name_start));
+        if let Some(text) = nameless {
+            return Err(format!("invalid parameter \"${text}\"").into());
+        }
         line += &word.text;
     }
     let format = Format { name: call.string(name), escape, line: call.template(&line)? };
@@ -135,15 +134,19 @@ fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
     Ok(())
 }
 
+fn is_name_start(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '{'
+}
+
 fn access_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
     let path = call.arg(1);
     if path == "off" {
-        set.log.access_logs.get_or_insert_with(|| Arc::new([]));
-        return match call.arguments() {
-            [_] => Ok(()),
-            [_, second, ..] => Err(format!("invalid parameter \"{}\"", second.text).into()),
-            [] => Ok(()),
-        };
+        if call.arguments().len() > 1 {
+            return Err(format!("invalid parameter \"{}\"", call.arg(2)).into());
+        }
+        // Off, whatever else the block says.
+        set.log.access_logs = Some(Arc::new([]));
+        return Ok(());
     }
     if path.starts_with("syslog:") {
         return Err("logging to syslog is not supported".into());
@@ -167,8 +170,10 @@ fn access_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
     if log.flush.is_some() && log.buffer.is_none() {
         return Err(format!("no buffer is defined for access_log \"{path}\"").into());
     }
-    let own = set.log.access_logs.take();
-    set.log.access_logs = Some(own.iter().flat_map(|logs| logs.iter()).cloned().chain([log]).collect());
+    set.log.access_logs = match set.log.access_logs.take() {
+        Some(off) if off.is_empty() => Some(off),
+        own => Some(own.iter().flat_map(|logs| logs.iter()).cloned().chain([log]).collect()),
+    };
     Ok(())
 }
 

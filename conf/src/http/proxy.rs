@@ -212,10 +212,21 @@ fn http_version(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
 }
 
 fn next_upstream(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
-    if set.proxy.next_upstream.is_some() {
-        return Err(call.fault("is duplicate"));
-    }
-    let mut when = NextUpstream { error: false, timeout: false, ..NextUpstream::default() };
+    const NEVER: NextUpstream = NextUpstream {
+        error: false,
+        timeout: false,
+        invalid_header: false,
+        http_500: false,
+        http_502: false,
+        http_503: false,
+        http_504: false,
+        http_403: false,
+        http_404: false,
+        http_429: false,
+        non_idempotent: false,
+    };
+    // A second directive of the block adds to the first.
+    let mut when = set.proxy.next_upstream.unwrap_or(NEVER);
     let mut off = false;
     for word in call.arguments() {
         let place = match &*word.text {
@@ -238,7 +249,7 @@ fn next_upstream(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
         }
     }
     if off {
-        when = NextUpstream { error: false, timeout: false, ..NextUpstream::default() };
+        when = NEVER;
     }
     set.proxy.next_upstream = Some(when);
     Ok(())

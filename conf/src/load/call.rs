@@ -25,6 +25,9 @@ impl<T: Into<String>> From<T> for Fault {
     }
 }
 
+/// The named groups of an expression: number and slot.
+pub(crate) type Groups = Box<[(u8, u16)]>;
+
 /// See the module.
 pub struct Call<'c, 'a> {
     pub(crate) load: &'c mut Load<'a>,
@@ -145,7 +148,7 @@ impl<'a> Call<'_, 'a> {
     }
 
     /// An expression whose named groups become variables of the vhost.
-    pub fn regex_with_groups(&mut self, pattern: &str, caseless: bool) -> Done<(Regex, Box<[(u8, u16)]>)> {
+    pub fn regex_with_groups(&mut self, pattern: &str, caseless: bool) -> Done<(Regex, Groups)> {
         let regex = self.regex(pattern, caseless)?;
         let groups = self.load.groups(&regex)?;
         Ok((regex, groups))

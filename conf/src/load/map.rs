@@ -97,7 +97,7 @@ fn add<'a>(
 
 fn insert(map: &mut Map, key: &str, value: Template) -> Done {
     let lower = key.to_ascii_lowercase();
-    let conflict = || Fault(format!("conflicting parameter \"{key}\""));
+    let conflict = || Fault(format!("conflicting parameter \"{lower}\""));
     let tables = if map.hostnames {
         match wildcard(&lower).ok_or_else(|| format!("invalid hostname or wildcard \"{key}\""))? {
             Wildcard::Exact => vec![(&mut map.exact, &*lower)],

@@ -11,7 +11,7 @@ use http::HeaderName;
 use rustc_hash::FxHashMap;
 
 use super::Load;
-use super::call::Fault;
+use super::call::{Fault, Groups};
 use super::files::Site;
 use crate::directive::Done;
 use crate::http::rewrite::SetTarget;
@@ -208,7 +208,7 @@ impl<'a> Load<'a> {
     }
 
     /// The slots of an expression's named groups.
-    pub(crate) fn groups(&mut self, regex: &Regex) -> Done<Box<[(u8, u16)]>> {
+    pub(crate) fn groups(&mut self, regex: &Regex) -> Done<Groups> {
         let mut groups = Vec::new();
         for (name, number) in regex.named_groups() {
             let lower = name.to_ascii_lowercase();

@@ -113,8 +113,12 @@ fn worker_processes(set: &mut MainSet, call: &mut Call<'_, '_>) -> Done {
 }
 
 fn worker_connections(set: &mut EventsSet, call: &mut Call<'_, '_>) -> Done {
-    let count = u32::try_from(call.number(1)?).map_err(|_| call.fault("invalid number"))?;
-    call.once(&mut set.worker_connections, count)
+    if set.worker_connections.is_some() {
+        return Err(call.fault("is duplicate"));
+    }
+    let count = number(call.arg(1)).and_then(|count| u32::try_from(count).ok());
+    set.worker_connections = Some(count.ok_or_else(|| format!("invalid number \"{}\"", call.arg(1)))?);
+    Ok(())
 }
 
 /// One `error_log`, at any level.

@@ -57,7 +57,7 @@ fn without_parentheses<'a>(call: &Call<'_, 'a>) -> Done<Vec<&'a str>> {
     }
     match words[last].strip_suffix(')') {
         Some(rest) => words[last] = rest,
-        None => return Err(invalid(call.arg(last + 1))),
+        None => return Err(invalid(words[last])),
     }
     // A parenthesis that stood alone leaves no word. An empty word between the two is one.
     if call.arg(last + 1) == ")" {
