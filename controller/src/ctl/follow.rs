@@ -124,7 +124,7 @@ enum Shown {
 impl Shown {
     fn show(&mut self, output: Output, rollout: &Rollout) -> Result<(), Failure> {
         match self {
-            Self::Lines(progress) => progress.lines(rollout).iter().try_for_each(|line| output.line(line)),
+            Self::Lines(progress) => progress.lines(rollout).iter().try_for_each(|line| output.line(&line.text)),
             Self::Bars(bars) => {
                 bars.show(output, rollout);
                 Ok(())
@@ -139,21 +139,25 @@ impl Shown {
     }
 }
 
-/// One bar per wave, and a title above them.
+/// One bar per wave, a title above them, and failures above that.
 #[derive(Default)]
 struct Bars {
     screen: MultiProgress,
+    progress: Progress,
     title: Option<ProgressBar>,
     waves: Vec<ProgressBar>,
 }
 
 impl Bars {
     fn show(&mut self, output: Output, rollout: &Rollout) {
+        for line in self.progress.lines(rollout).into_iter().filter(|line| line.failure) {
+            let _ = self.screen.println(line.text); // a terminal that is gone is noticed by the last line
+        }
         let title =
             self.title.get_or_insert_with(|| self.screen.add(ProgressBar::new_spinner().with_style(style("{msg}"))));
         title.set_message(progress::verdict(rollout));
         title.tick();
-        for (index, wave) in progress::bars(rollout).into_iter().enumerate() {
+        for (index, wave) in progress::screen(rollout).into_iter().enumerate() {
             if index == self.waves.len() {
                 let bar = if output.color { "{bar:30.green/dim}" } else { "{bar:30}" };
                 let template = format!("  {{prefix}} {bar} {{pos}}/{{len}} {{msg}}");

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::columns::took;
-use super::view::{Outcome, Rollout, Wave};
+use super::view::{NodeProgress, Outcome, Rollout, Wave};
 
 /// Waves with more nodes are summed up instead of naming each node that moves.
 const NAMED: usize = 16;
+/// So many bars leave room for what was on a small terminal before them.
+const SCREEN: usize = 12;
 
 /// Remembers what has been said.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,15 @@ pub struct Progress {
     states: BTreeMap<String, String>,
     /// Of each wave: the sum that was last said.
     sums: BTreeMap<usize, String>,
+}
+
+/// Something to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Without a newline.
+    pub text: String,
+    /// A node has failed: worth a line where bars show the rest.
+    pub failure: bool,
 }
 
 /// One wave's bar.
@@ -33,17 +44,14 @@ pub struct Bar {
 
 impl Progress {
     /// The lines to print after the rollout was seen in this state.
-    pub fn lines(&mut self, rollout: &Rollout) -> Vec<String> {
+    pub fn lines(&mut self, rollout: &Rollout) -> Vec<Line> {
         let mut lines = Vec::new();
+        let mut say = |text: String, failure: bool| lines.push(Line { text, failure });
         let title = format!("rollout/{}", rollout.rollout);
         if self.phase.is_none() {
-            lines.push(format!(
-                "{title}: revision {} -> {}, {} in {}",
-                rollout.from_revision,
-                rollout.to_revision,
-                count(rollout.nodes(), "node"),
-                count(rollout.waves.len(), "wave"),
-            ));
+            let (nodes, waves) = (count(rollout.nodes(), "node"), count(rollout.waves.len(), "wave"));
+            let (from, to) = (rollout.from_revision, rollout.to_revision);
+            say(format!("{title}: revision {from} -> {to}, {nodes} in {waves}"), false);
         }
         for (index, wave) in rollout.waves.iter().enumerate() {
             let label = format!("{title} {}", label(index, rollout));
@@ -53,21 +61,22 @@ impl Progress {
                 if known == node.state {
                     continue;
                 }
-                if !summed || node.state == "failed" {
-                    lines.push(format!("{label}: {} {}{}", node.node, node.state, because(&node.reason)));
+                let failure = node.state == "failed";
+                if !summed || failure {
+                    say(format!("{label}: {} {}{}", node.node, node.state, because(&node.reason)), failure);
                 }
                 self.states.insert(node.node.clone(), node.state.clone());
             }
             let sum = sum_of(wave);
             if summed && !wave.nodes.iter().all(|node| node.state == "waiting") && self.sums.get(&index) != Some(&sum) {
-                lines.push(format!("{label}: {sum}"));
+                say(format!("{label}: {sum}"), false);
                 self.sums.insert(index, sum);
             }
         }
         if self.phase.as_ref() != Some(&rollout.phase) {
             let first = self.phase.is_none() && rollout.phase == "running";
             if rollout.outcome().is_none() && !first {
-                lines.push(format!("{title} {}{}", rollout.phase, because(&rollout.reason)));
+                say(format!("{title} {}{}", rollout.phase, because(&rollout.reason)), false);
             }
             self.phase = Some(rollout.phase.clone());
         }
@@ -75,21 +84,31 @@ impl Progress {
     }
 }
 
-/// How full the bars are.
+/// How full the bar of each wave is.
 pub fn bars(rollout: &Rollout) -> Vec<Bar> {
-    let bar = |(index, wave): (usize, &Wave)| {
-        let ended = wave.nodes.iter().filter(|node| matches!(node.state.as_str(), "done" | "failed" | "undone"));
-        let parts = ["updating", "failed", "undone"].map(|state| (state, in_state(wave, state)));
-        let parts: Vec<String> =
-            parts.iter().filter(|(_, n)| *n > 0).map(|(state, n)| format!("{n} {state}")).collect();
-        Bar {
-            label: label(index, rollout),
-            length: wave.nodes.len() as u64,
-            position: ended.count() as u64,
-            message: parts.join(", "),
-        }
-    };
-    rollout.waves.iter().enumerate().map(bar).collect()
+    rollout.waves.iter().enumerate().map(|(index, wave)| bar(label(index, rollout), &wave.nodes)).collect()
+}
+
+/// The bars that fit on a screen: more waves than that are one bar for all and one for the current wave.
+pub fn screen(rollout: &Rollout) -> Vec<Bar> {
+    if rollout.waves.len() <= SCREEN {
+        return bars(rollout);
+    }
+    let all: Vec<NodeProgress> = rollout.waves.iter().flat_map(|wave| &wave.nodes).cloned().collect();
+    let current = (rollout.wave as usize).saturating_sub(1);
+    let now = rollout.waves.get(current).map(|wave| bar(label(current, rollout), &wave.nodes));
+    std::iter::once(bar(count(rollout.waves.len(), "wave"), &all)).chain(now).collect()
+}
+
+fn bar(label: String, nodes: &[NodeProgress]) -> Bar {
+    let ended = nodes.iter().filter(|node| matches!(node.state.as_str(), "done" | "failed" | "undone"));
+    Bar { label, length: nodes.len() as u64, position: ended.count() as u64, message: unfinished(nodes).join(", ") }
+}
+
+/// `1 updating`, `2 failed`: the states that are not plain success.
+fn unfinished(nodes: &[NodeProgress]) -> Vec<String> {
+    let counted = ["updating", "failed", "undone"].map(|state| (state, in_state(nodes, state)));
+    counted.iter().filter(|(_, n)| *n > 0).map(|(state, n)| format!("{n} {state}")).collect()
 }
 
 /// The last word: `rollout/7 done: 3 of 3 nodes at revision 7 in 1.3s`, or where it is now.
@@ -128,19 +147,13 @@ fn label(index: usize, rollout: &Rollout) -> String {
     format!("wave {}/{}", index + 1, rollout.waves.len())
 }
 
-fn in_state(wave: &Wave, state: &str) -> usize {
-    wave.nodes.iter().filter(|node| node.state == state).count()
+fn in_state(nodes: &[NodeProgress], state: &str) -> usize {
+    nodes.iter().filter(|node| node.state == state).count()
 }
 
 fn sum_of(wave: &Wave) -> String {
-    let mut sum = format!("{} of {} done", in_state(wave, "done"), count(wave.nodes.len(), "node"));
-    for state in ["updating", "failed", "undone"] {
-        let n = in_state(wave, state);
-        if n > 0 {
-            sum.push_str(&format!(", {n} {state}"));
-        }
-    }
-    sum
+    let done = format!("{} of {} done", in_state(&wave.nodes, "done"), count(wave.nodes.len(), "node"));
+    std::iter::once(done).chain(unfinished(&wave.nodes)).collect::<Vec<_>>().join(", ")
 }
 
 fn because(reason: &str) -> String {
@@ -157,6 +170,10 @@ mod tests {
     use super::super::samples;
     use super::*;
 
+    fn texts(lines: Vec<Line>) -> Vec<String> {
+        lines.into_iter().map(|line| line.text).collect()
+    }
+
     #[test]
     fn a_line_for_each_thing_that_moved_and_none_twice() {
         let mut rollout = samples::rollouts().remove(0);
@@ -166,7 +183,7 @@ mod tests {
             "rollout/7 wave 1/2: n1 done",
             "rollout/7 wave 2/2: n2 updating",
         ];
-        assert_eq!(progress.lines(&rollout), wanted);
+        assert_eq!(texts(progress.lines(&rollout)), wanted);
         assert!(progress.lines(&rollout).is_empty());
         rollout.waves[1].nodes[0].state = "failed".into();
         rollout.waves[1].nodes[0].reason = "low memory: 12 %".into();
@@ -174,7 +191,7 @@ mod tests {
         rollout.reason = "failure budget spent".into();
         let wanted =
             ["rollout/7 wave 2/2: n2 failed: low memory: 12 %", "rollout/7 rolling-back: failure budget spent"];
-        assert_eq!(progress.lines(&rollout), wanted);
+        assert_eq!(texts(progress.lines(&rollout)), wanted);
         rollout.phase = "rolled-back".into();
         assert!(progress.lines(&rollout).is_empty(), "the end is the verdict's to tell");
     }
@@ -192,8 +209,25 @@ mod tests {
         }
         rollout.waves[1].nodes[6].state = "failed".into();
         let wanted = ["rollout/7 wave 2/2: m6 failed", "rollout/7 wave 2/2: 5 of 20 nodes done, 1 failed"];
-        assert_eq!(progress.lines(&rollout), wanted);
+        assert_eq!(texts(progress.lines(&rollout)), wanted);
         assert!(progress.lines(&rollout).is_empty());
+    }
+
+    #[test]
+    fn more_waves_than_lines_on_a_screen_are_two_bars() {
+        let mut rollout = samples::rollouts().remove(0);
+        assert_eq!(screen(&rollout), bars(&rollout));
+        let one = rollout.waves[1].nodes[0].clone();
+        rollout.waves.extend((0..20).map(|_| Wave { nodes: vec![one.clone()] }));
+        rollout.wave = 3;
+        let wanted = [("22 waves", 23, 1, "21 updating"), ("wave 3/22", 1, 0, "1 updating")];
+        let wanted = wanted.map(|(label, length, position, message)| Bar {
+            label: label.into(),
+            length,
+            position,
+            message: message.into(),
+        });
+        assert_eq!(screen(&rollout), wanted);
     }
 
     #[test]
