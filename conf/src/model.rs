@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::http::{LocConf, MainConf, SrvConf, rewrite};
+use crate::load::LoadOptions;
 use crate::main_conf::{Events, Main};
 use crate::problem::{Place, Problem};
 use crate::regex::Regex;
@@ -41,6 +42,11 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The `include`s that stand directly in `http`: where a file must be to be part of the configuration.
     pub reach: Reach,
+    /// The variables that `http` uses ([`crate::variable::Variable::Named`]), in order: a full load fails unless some
+    /// vhost sets each of them.
+    pub named: Vec<Arc<str>>,
+    /// How it was loaded; fragments are loaded alike.
+    pub options: Arc<LoadOptions>,
 }
 
 /// What a task file's configuration holds: vhosts and upstreams, merged from the `http` that they join.
@@ -50,6 +56,8 @@ pub struct Fragment {
     pub vhosts: Vec<Arc<Vhost>>,
     /// In the order of the source.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What nginx says at `warn`.
+    pub warnings: Vec<Problem>,
 }
 
 /// Identity of a vhost: the number of its `vsvc_id` directive.

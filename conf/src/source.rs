@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::glob;
+pub use crate::recording::{InvalidSources, Recording, Replay, Sources};
 
 /// What a configuration may ask of the outside while it is read. Paths are absolute.
 pub trait Source {

@@ -82,8 +82,7 @@ fn the_task_gives_what_a_full_load_gives() {
     let mut files = seed();
     let config = whole(&mut files);
     let http = http(&config);
-    let fragment =
-        load_fragment(http, &options(), TASK.as_ref(), &|_| false, &mut files, &mut Interner::default()).unwrap();
+    let fragment = load_fragment(http, TASK.as_ref(), &|_| false, &mut files, &mut Interner::default()).unwrap();
     assert_eq!(format!("{:#?}", fragment.vhosts), format!("{:#?}", http.vhosts));
     assert_eq!(fragment.upstreams, http.upstreams);
 }

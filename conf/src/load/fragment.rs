@@ -5,11 +5,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Load;
 use super::arena::Arena;
 use super::block::Target;
 use super::files::{Origin, Site};
 use super::http::{HttpBlock, Levels};
-use super::{Load, LoadOptions};
 use crate::directive::{self, HTTP};
 use crate::glob;
 use crate::intern::Interner;
@@ -27,14 +27,13 @@ use crate::syntax::Directive;
 /// check.
 pub fn load_fragment(
     base: &Http,
-    options: &LoadOptions,
     file: &Path,
     known_upstream: &dyn Fn(&str) -> bool,
     source: &mut dyn Source,
     interner: &mut Interner,
 ) -> Result<Fragment, Problems> {
     let (texts, trees) = (Arena::new(), Arena::new());
-    let mut load = Load::new(options, source, interner, &texts, &trees, Some(known_upstream));
+    let mut load = Load::new(&base.options, source, interner, &texts, &trees, Some(known_upstream));
     let fragment = load.fragment(base, file);
     load.finish(fragment)
 }
@@ -79,7 +78,7 @@ impl<'a> Load<'a> {
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts);
-        Fragment { vhosts, upstreams }
+        Fragment { vhosts, upstreams, warnings: self.sorted_warnings() }
     }
 
     /// One line of the list.

@@ -57,9 +57,18 @@ impl<'a> Load<'a> {
             Levels { srv: Arc::new(srv.merge(&SrvConf::default())), loc: Arc::new(loc.merge(&LocConf::default())) };
         let vhosts: Vec<Arc<Vhost>> =
             servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels)).map(Arc::new).collect();
-        self.unnamed_variables(&vhosts);
+        let named = self.named_variables(&vhosts);
         self.check_vhosts(&vhosts);
-        Http { main: Arc::new(set.finish()), srv: levels.srv, loc: levels.loc, vhosts, upstreams, reach }
+        Http {
+            main: Arc::new(set.finish()),
+            srv: levels.srv,
+            loc: levels.loc,
+            vhosts,
+            upstreams,
+            reach,
+            named,
+            options: Arc::new(self.options.clone()),
+        }
     }
 
     /// Makes the maps' variables known before anything uses them.
@@ -75,14 +84,19 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Says which of the variables that `http` uses no vhost sets.
-    fn unnamed_variables(&mut self, vhosts: &[Arc<Vhost>]) {
+    /// The variables that `http` uses; says which of them no vhost sets.
+    fn named_variables(&mut self, vhosts: &[Arc<Vhost>]) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = Vec::new();
         for used in std::mem::take(&mut self.named) {
             let set = vhosts.iter().any(|vhost| vhost.variables.contains(&used.name));
             if !set {
                 self.problem(&used.site, used.at, format!("unknown \"{}\" variable", used.name));
             }
+            if !names.contains(&used.name) {
+                names.push(used.name);
+            }
         }
+        names
     }
 }
 

@@ -112,6 +112,11 @@ impl<S: Source> Recording<S> {
         Self { source, sources: Sources::default() }
     }
 
+    /// See [`Sources::files`].
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.sources.files()
+    }
+
     /// The record so far.
     pub fn sources(&self) -> &Sources {
         &self.sources
