@@ -3,6 +3,7 @@
 //! The two are separate processes that meet only in files and a signal, so each works without the other.
 
 pub mod cycle;
+pub mod http;
 pub mod log;
 pub mod os;
 pub mod task;

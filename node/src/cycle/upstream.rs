@@ -6,20 +6,7 @@ use std::sync::Arc;
 
 use dysvr_conf::model;
 
-// Stands here until http::upstream::State takes its place.
-/// Balancing state.
-#[derive(Debug, Default)]
-pub struct State;
-impl State {
-    /// New.
-    pub fn new(_: &model::Upstream) -> Self {
-        Self
-    }
-    /// Keeps what unchanged peers have.
-    pub fn carry_over(_old: &Self, _old_conf: &model::Upstream, new_conf: &model::Upstream) -> Self {
-        Self::new(new_conf)
-    }
-}
+use crate::http::upstream::State;
 
 /// An upstream at one moment: its configuration, and the health, counters and idle connections of its peers.
 #[derive(Debug)]

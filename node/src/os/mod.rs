@@ -8,5 +8,6 @@ pub mod fork;
 pub mod listen;
 pub mod process;
 pub mod signal;
+pub mod socket_io;
 pub mod time;
 pub mod zone;

@@ -1,0 +1,212 @@
+//! What all connections of a worker share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use dysvr_conf::http::MainConf;
+use dysvr_conf::http::log::AccessLog;
+use dysvr_conf::main_conf::ErrorLog;
+use rustc_hash::FxBuildHasher;
+use tokio::sync::Notify;
+
+use super::client::{Client, Stage};
+use super::clock::Clock;
+use super::log::Plan;
+use super::request::Request;
+use super::upstream::Reaper;
+use super::variable;
+use crate::cycle::Cycle;
+use crate::log::{self, Log};
+
+/// How many configurations' open logs are remembered before those that nobody uses are let go.
+const CACHED: usize = 64;
+
+type ByAddress<K, V> = RefCell<HashMap<usize, (K, V), FxBuildHasher>>;
+
+/// Figures of a worker since it began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that were accepted.
+    pub accepted: Cell<u64>,
+    /// Connections that are open.
+    pub active: Cell<u64>,
+    /// Requests that were begun.
+    pub requests: Cell<u64>,
+}
+
+/// See the module.
+pub struct Context {
+    /// The configuration that runs.
+    pub cycle: Rc<Cycle>,
+    /// Its `http` level.
+    pub main: Arc<MainConf>,
+    /// The time.
+    pub clock: Clock,
+    /// `$hostname`.
+    pub hostname: Box<str>,
+    /// `$pid`.
+    pub pid: u32,
+    /// Figures.
+    pub counters: Counters,
+    /// Where header values are put together.
+    pub arena: RefCell<BytesMut>,
+    /// For values that are put together.
+    pub scratch: Cell<Vec<u8>>,
+    /// Watches idle connections to peers.
+    pub reaper: Rc<Reaper>,
+    prefix: PathBuf,
+    clients: RefCell<Vec<Option<Rc<Client>>>>,
+    free: RefCell<Vec<usize>>,
+    draining: Cell<bool>,
+    left: Notify,
+    error_logs: ByAddress<Arc<[ErrorLog]>, Log>,
+    plans: ByAddress<Arc<[AccessLog]>, Rc<Plan>>,
+}
+
+impl Context {
+    /// The context of this process, which is a worker already: its pid goes into variables. Relative log files are below
+    /// `prefix`.
+    pub fn new(cycle: Rc<Cycle>, prefix: PathBuf) -> Rc<Self> {
+        let main = cycle.http().map(|http| Arc::clone(&http.main)).unwrap_or_default();
+        let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
+        Rc::new(Self {
+            cycle,
+            main,
+            clock: Clock::default(),
+            hostname: hostname.into(),
+            pid: std::process::id(),
+            counters: Counters::default(),
+            arena: RefCell::default(),
+            scratch: Cell::default(),
+            reaper: Rc::default(),
+            prefix,
+            clients: RefCell::default(),
+            free: RefCell::default(),
+            draining: Cell::new(false),
+            left: Notify::new(),
+            error_logs: RefCell::default(),
+            plans: RefCell::default(),
+        })
+    }
+
+    pub(super) fn next_connection(&self) -> u64 {
+        let number = self.counters.accepted.get() + 1;
+        self.counters.accepted.set(number);
+        number
+    }
+
+    /// Puts a connection on the list of those that a drain waits for; gives its place on it.
+    pub(super) fn enter(&self, client: &Rc<Client>) -> usize {
+        self.counters.active.set(self.counters.active.get() + 1);
+        let mut clients = self.clients.borrow_mut();
+        match self.free.borrow_mut().pop() {
+            Some(place) => {
+                clients[place] = Some(Rc::clone(client));
+                place
+            }
+            None => {
+                clients.push(Some(Rc::clone(client)));
+                clients.len() - 1
+            }
+        }
+    }
+
+    pub(super) fn leave(&self, place: usize) {
+        self.counters.active.set(self.counters.active.get() - 1);
+        self.clients.borrow_mut()[place] = None;
+        self.free.borrow_mut().push(place);
+        if self.counters.active.get() == 0 {
+            self.left.notify_waiters();
+        }
+    }
+
+    pub(super) fn request_began(&self) {
+        self.counters.requests.set(self.counters.requests.get() + 1);
+    }
+
+    pub(super) fn request_ended(&self) {}
+
+    /// Whether connections are to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Ends the connections in good order: idle ones at once, the others after their request. Resolves when none is left;
+    /// may be dropped and called again.
+    pub async fn drain(&self) {
+        self.draining.set(true);
+        self.reaper.clear();
+        for client in self.clients.borrow().iter().flatten() {
+            if client.stage.get() == Stage::Idle {
+                client.wake();
+            }
+        }
+        loop {
+            let left = self.left.notified();
+            if self.counters.active.get() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// The error log of a location.
+    pub fn error_log(&self, logs: &Arc<[ErrorLog]>) -> Log {
+        if logs.is_empty() {
+            return log::current();
+        }
+        let key = Arc::as_ptr(logs).cast::<u8>() as usize;
+        let mut known = self.error_logs.borrow_mut();
+        if let Some((_, log)) = known.get(&key) {
+            return log.clone();
+        }
+        if known.len() >= CACHED {
+            known.retain(|_, (logs, _)| Arc::strong_count(logs) > 1);
+        }
+        match Log::open(logs, &self.prefix) {
+            Ok(log) => {
+                known.insert(key, (Arc::clone(logs), log.clone()));
+                log
+            }
+            Err(_) => log::current(),
+        }
+    }
+
+    /// The access logs of a location, with their files open.
+    pub(super) fn access_plan(&self, logs: &Arc<[AccessLog]>) -> Rc<Plan> {
+        let key = Arc::as_ptr(logs).cast::<u8>() as usize;
+        let mut known = self.plans.borrow_mut();
+        if let Some((_, plan)) = known.get(&key) {
+            return Rc::clone(plan);
+        }
+        if known.len() >= CACHED {
+            known.retain(|_, (logs, _)| Arc::strong_count(logs) > 1);
+        }
+        let plan = Rc::new(Plan::open(logs, &self.prefix, &self.main));
+        known.insert(key, (Arc::clone(logs), Rc::clone(&plan)));
+        plan
+    }
+
+    /// Writes what buffered access logs still hold: before the worker ends, and when logs are reopened.
+    pub fn flush_logs(&self) {
+        for (_, plan) in self.plans.borrow().values() {
+            plan.flush();
+        }
+    }
+
+    /// A file without a name.
+    pub(super) fn temp_file(&self) -> io::Result<File> {
+        tempfile::tempfile()
+    }
+
+    /// `$request_id` for a request that has none yet.
+    pub(super) fn request_id(&self, _: &Request) -> [u8; 16] {
+        variable::new_id()
+    }
+}

@@ -1,0 +1,304 @@
+//! The tries: one peer after the other until one gives a head that may be passed on.
+
+use std::error::Error as _;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use dysvr_conf::http::proxy::{NextUpstream, Pass};
+use dysvr_conf::main_conf::Level;
+use http::{Method, Response, Version};
+use hyper::body::Incoming;
+
+use super::outgoing;
+use super::target::{self, Resolved};
+use crate::cycle::Upstream;
+use crate::http::client::Client;
+use crate::http::request::Shared;
+use crate::http::request_body::RequestBody;
+use crate::http::timer::Deadline;
+use crate::http::upstream::{Attempt, Choice, Outcome, PeerConnection, Turn, connect};
+
+/// A head and the connection that its body comes from.
+pub(super) struct Exchange {
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) connection: Box<PeerConnection>,
+    pub(super) response: Response<Incoming>,
+}
+
+/// How the tries ended.
+pub(super) enum Done {
+    /// With a head.
+    Head(Box<Exchange>),
+    /// With an answer of our own.
+    Status(u16),
+    /// The upstream wants another location of ours to answer.
+    Redirect(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Error,
+    Timeout,
+    InvalidHeader,
+}
+
+/// A try that failed.
+struct Failure {
+    kind: Kind,
+    text: String,
+    /// A part of the request may have reached the peer.
+    sent: bool,
+    /// It was a kept connection.
+    cached: bool,
+}
+
+/// See [`Done`].
+pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Done {
+    let target = match target::resolve(&request.borrow(), pass) {
+        Ok(target) => target,
+        Err(status) => return Done::Status(status),
+    };
+    let (client, conf) = {
+        let mut request = request.borrow_mut();
+        request.proxy = Some((target.host.clone(), target.port.clone()));
+        (Rc::clone(&request.client), std::sync::Arc::clone(&request.conf.proxy))
+    };
+    let upstream = Rc::clone(&target.upstream);
+    let mut turn = Turn::new(&upstream.conf);
+    loop {
+        let now = client.ctx.clock.now();
+        let second = client.ctx.clock.unix().as_secs();
+        let Some(choice) = upstream.state.choose(&upstream.conf, &mut turn, second) else {
+            let mut request = request.borrow_mut();
+            let mut attempt = Attempt::new(&upstream.conf.name, now);
+            attempt.status = 502;
+            attempt.response = Some(Duration::ZERO);
+            request.attempts.push(attempt);
+            let url = format!("http://{}{}", upstream.conf.name, String::from_utf8_lossy(request.request_uri()));
+            request.error_about(
+                Level::Error,
+                format_args!("no live upstreams while connecting to upstream"),
+                Some(&url),
+            );
+            return Done::Status(502);
+        };
+        request.borrow_mut().attempts.push(Attempt::new(&upstream.conf.peers[choice.index].name, now));
+        match try_peer(request, &client, pass, &target, &choice, body).await {
+            Ok(exchange) => {
+                let status = exchange.response.status().as_u16();
+                if wanted_elsewhere(&conf.next_upstream, status) && turn.has_others() {
+                    let outcome = if matches!(status, 403 | 404) { Outcome::Next } else { Outcome::Failed };
+                    end(request, &upstream, &choice, &mut turn, outcome, status);
+                    if may_repeat(&request.borrow().method, &conf.next_upstream) {
+                        continue;
+                    }
+                    return Done::Status(status);
+                }
+                let seconds = client.ctx.clock.unix().as_secs();
+                upstream.state.end(&upstream.conf, &choice, &mut turn, Outcome::Alive, seconds);
+                if let Some(to) = exchange.response.headers().get("x-accel-redirect") {
+                    return Done::Redirect(to.as_bytes().to_vec());
+                }
+                return Done::Head(Box::new(exchange));
+            }
+            Err(failure) => {
+                let url = url_of(request, &upstream, &choice);
+                request.borrow().error_about(Level::Error, format_args!("{}", failure.text), Some(&url));
+                let status = if failure.kind == Kind::Timeout { 504 } else { 502 };
+                end(request, &upstream, &choice, &mut turn, Outcome::Failed, status);
+                if failure.cached && failure.kind == Kind::Error {
+                    turn.give_back();
+                }
+                let allowed = match failure.kind {
+                    Kind::Error => conf.next_upstream.error,
+                    Kind::Timeout => conf.next_upstream.timeout,
+                    Kind::InvalidHeader => conf.next_upstream.invalid_header,
+                };
+                let repeatable = !failure.sent || may_repeat(&request.borrow().method, &conf.next_upstream);
+                if !turn.may_try() || !allowed || !repeatable {
+                    return Done::Status(status);
+                }
+            }
+        }
+    }
+}
+
+/// Ends the current try.
+fn end(request: &Shared, upstream: &Upstream, choice: &Choice, turn: &mut Turn, outcome: Outcome, status: u16) {
+    let mut borrowed = request.borrow_mut();
+    let clock = &borrowed.ctx.clock;
+    let (now, second) = (clock.now(), clock.unix().as_secs());
+    if let Some(attempt) = borrowed.attempts.last_mut() {
+        attempt.status = status;
+        attempt.response = Some(attempt.since(now));
+    }
+    drop(borrowed);
+    if upstream.state.end(&upstream.conf, choice, turn, outcome, second) {
+        let url = url_of(request, upstream, choice);
+        request.borrow().error_about(
+            Level::Warn,
+            format_args!("upstream server temporarily disabled while connecting to upstream"),
+            Some(&url),
+        );
+    }
+}
+
+pub(super) fn url_of(request: &Shared, upstream: &Upstream, choice: &Choice) -> String {
+    let name = &upstream.conf.peers[choice.index].name;
+    let separator = if name.starts_with("unix:") { ":" } else { "" };
+    format!("http://{name}{separator}{}", String::from_utf8_lossy(request.borrow().request_uri()))
+}
+
+/// Whether a request may be sent again when it may have reached a peer.
+fn may_repeat(method: &Method, next: &NextUpstream) -> bool {
+    next.non_idempotent || !(*method == Method::POST || *method == Method::PATCH || method.as_str() == "LOCK")
+}
+
+fn wanted_elsewhere(next: &NextUpstream, status: u16) -> bool {
+    match status {
+        500 => next.http_500,
+        502 => next.http_502,
+        503 => next.http_503,
+        504 => next.http_504,
+        403 => next.http_403,
+        404 => next.http_404,
+        429 => next.http_429,
+        _ => false,
+    }
+}
+
+/// Runs something until a deadline of the peer; `None` if that comes first.
+async fn before<T>(client: &Client, timeout: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    client.timer.set(Deadline::Peer, Some(client.ctx.clock.now() + timeout));
+    let result = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if client.timer.expired(Deadline::Peer, client.ctx.clock.now()) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    client.timer.set(Deadline::Peer, None);
+    result
+}
+
+async fn try_peer(
+    request: &Shared,
+    client: &Rc<Client>,
+    pass: &Pass,
+    target: &Resolved,
+    choice: &Choice,
+    body: &RequestBody,
+) -> Result<Exchange, Failure> {
+    let upstream = &target.upstream;
+    let (outgoing, conf) = {
+        let request = request.borrow();
+        (outgoing::build(&request, pass, target, body), std::sync::Arc::clone(&request.conf.proxy))
+    };
+    let Some(outgoing) = outgoing else {
+        return Err(Failure {
+            kind: Kind::InvalidHeader,
+            text: "the request for the upstream cannot be written".to_owned(),
+            sent: false,
+            cached: false,
+        });
+    };
+    let now = client.ctx.clock.now();
+    let kept = upstream.state.pool(&upstream.conf).take(&choice.peer, now);
+    let cached = kept.is_some();
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => Box::new(open(client, upstream, choice, conf.connect_timeout).await?),
+    };
+    let now = client.ctx.clock.now();
+    if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
+        attempt.connect = Some(attempt.since(now));
+    }
+    connection.send(outgoing);
+    let timeout = if matches!(body, RequestBody::File(..)) {
+        conf.read_timeout.max(conf.send_timeout)
+    } else {
+        conf.read_timeout
+    };
+    let answer = before(client, timeout, poll_fn(|cx| connection.poll_head(cx))).await;
+    let now = client.ctx.clock.now();
+    if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
+        attempt.received = connection.received();
+    }
+    let response = match answer {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => return Err(failure_of(&error, cached)),
+        None => {
+            return Err(Failure {
+                kind: Kind::Timeout,
+                text: "upstream timed out (110: Connection timed out) while reading response header from upstream"
+                    .to_owned(),
+                sent: true,
+                cached,
+            });
+        }
+    };
+    if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
+        attempt.header = Some(attempt.since(now));
+        attempt.status = response.status().as_u16();
+    }
+    let exchange = Exchange { upstream: Rc::clone(upstream), connection, response };
+    if exchange.response.version() == Version::HTTP_09 {
+        let url = url_of(request, upstream, choice);
+        request.borrow().error_about(
+            Level::Error,
+            format_args!("upstream sent no valid HTTP/1.0 header while reading response header from upstream"),
+            Some(&url),
+        );
+    }
+    Ok(exchange)
+}
+
+async fn open(
+    client: &Client,
+    upstream: &Upstream,
+    choice: &Choice,
+    timeout: Duration,
+) -> Result<PeerConnection, Failure> {
+    let failure = |kind, text| Failure { kind, text, sent: false, cached: false };
+    match before(client, timeout, connect(&upstream.conf.peers[choice.index].addr)).await {
+        Some(Ok(stream)) => PeerConnection::new(stream, &choice.peer, client.ctx.clock.now())
+            .await
+            .map_err(|error| failure(Kind::Error, format!("{error} while connecting to upstream"))),
+        Some(Err(error)) => {
+            Err(failure(Kind::Error, format!("connect() failed ({}) while connecting to upstream", describe(&error))))
+        }
+        None => Err(failure(
+            Kind::Timeout,
+            "upstream timed out (110: Connection timed out) while connecting to upstream".to_owned(),
+        )),
+    }
+}
+
+/// `111: Connection refused`.
+pub(super) fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => format!("{number}: {}", nix::errno::Errno::from_raw(number).desc()),
+        None => error.to_string(),
+    }
+}
+
+fn failure_of(error: &hyper::Error, cached: bool) -> Failure {
+    const READING: &str = "while reading response header from upstream";
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let (kind, text) = if error.is_parse_too_large() {
+        (Kind::InvalidHeader, format!("upstream sent too big header {READING}"))
+    } else if error.is_parse() {
+        (Kind::InvalidHeader, format!("upstream sent invalid header ({error}) {READING}"))
+    } else if let Some(io) = io {
+        let call = if error.is_body_write_aborted() { "writev()" } else { "recv()" };
+        (Kind::Error, format!("{call} failed ({}) {READING}", describe(io)))
+    } else {
+        (Kind::Error, format!("upstream prematurely closed connection {READING}"))
+    };
+    // What hyper gives back has not been written.
+    Failure { kind, text, sent: !error.is_canceled(), cached }
+}
