@@ -44,7 +44,8 @@ fn the_demo_shows_a_fleet_and_leaves_nothing_behind() -> Result<()> {
     let left: Vec<_> = std::fs::read_dir(temporary.path())?.flatten().map(|entry| entry.path()).collect();
     let left: Vec<_> = left.into_iter().filter(|path| !path.ends_with("dysvr-ports")).collect();
     ensure!(left.is_empty(), "{left:?} is left");
-    let task_directory = text.lines().find_map(|line| line.trim().strip_prefix("cat ")).context("no task file is shown")?;
+    let task_directory =
+        text.lines().find_map(|line| line.trim().strip_prefix("cat ")).context("no task file is shown")?;
     ensure!(!std::path::Path::new(task_directory).exists(), "{task_directory} is left");
     Ok(())
 }

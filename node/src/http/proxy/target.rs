@@ -112,6 +112,7 @@ fn implicit(addr: ListenAddr, name: &Arc<str>) -> Rc<Upstream> {
         name: Arc::clone(name),
         place: Place { file: Arc::from(std::path::Path::new("")), line: 0 },
         order: OrderKey::default(),
+        digest: dysvr_conf::digest::Digest::default(),
         peers: vec![peer],
         keepalive: None,
     };

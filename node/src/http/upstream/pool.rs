@@ -16,7 +16,8 @@ const MAX_IDLE: Duration = Duration::from_secs(60);
 /// See the module.
 pub struct Pool {
     limit: Cell<usize>,
-    /// The oldest first.
+    /// The oldest first. Boxed because a connection is large and moves with each request.
+    #[allow(clippy::vec_box)]
     idle: RefCell<Vec<Box<PeerConnection>>>,
     watched: RefCell<Option<Waker>>,
 }
