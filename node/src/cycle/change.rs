@@ -2,13 +2,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
 
 use super::listener::options_of;
-use super::{Cycle, Listener, SocketOptions, Stamp, UpstreamCell, Vhost, wildcard_of};
+use super::{Cycle, Listener, SocketOptions, Stamp, UpstreamCell, Vhost, logs, wildcard_of};
 
 /// What a change does to the vhosts that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,7 @@ impl Cycle {
         let cells = self.prepare_upstreams(&change, &gone)?;
         let listeners = self.prepare_listeners(&change, &gone)?;
 
+        let prefix = self.http().map_or(Path::new(""), |http| &http.options.prefix);
         let mut new = Vec::with_capacity(change.vhosts.len());
         for conf in &change.vhosts {
             let upstreams = conf.upstreams.iter().map(|used| match used {
@@ -83,7 +85,8 @@ impl Cycle {
                     .ok_or_else(|| wrong(format!("host not found in upstream \"{name}\" in {}", conf.place))),
             });
             let upstreams = upstreams.collect::<Result<_, _>>()?;
-            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, stamp: change.stamp }));
+            let logs = logs::open(conf, prefix)?;
+            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp }));
         }
         Ok(Prepared {
             gone,
@@ -252,13 +255,6 @@ impl Cycle {
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
                 listener.names.borrow_mut().remove(vhost);
                 committed.touch(&listen.addr);
-                if let Some(wildcard) = wildcard_of(&listen.addr)
-                    && listener.names.borrow().is_empty()
-                    && let Some(bound) = listeners.get(&wildcard)
-                {
-                    bound.covered.set(bound.covered.get() - 1);
-                    listeners.remove(&listen.addr);
-                }
             }
             if let Some(id) = vhost.conf.vsvc_id {
                 vhosts.remove(&id);
@@ -274,19 +270,20 @@ impl Cycle {
             cell.replace(&conf);
         }
         upstreams.extend(prepared.fresh_upstreams);
-        for listener in prepared.listeners {
-            listeners.entry(listener.addr.clone()).or_insert(listener);
+        for listener in &prepared.listeners {
+            listeners.insert(listener.addr.clone(), Rc::clone(listener));
+        }
+        for listener in &prepared.listeners {
+            if let Some(bound) = wildcard_of(&listener.addr).and_then(|wildcard| listeners.get(&wildcard)) {
+                bound.covered.set(bound.covered.get() + 1);
+            }
         }
         for vhost in &prepared.new {
             for listen in &vhost.conf.listens {
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
-                let first = listener.names.borrow().is_empty();
                 let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
                 committed.conflicts.extend(conflicts.into_iter().map(|name| (name, listen.addr.clone())));
                 committed.touch(&listen.addr);
-                if first && let Some(bound) = wildcard_of(&listen.addr).and_then(|wildcard| listeners.get(&wildcard)) {
-                    bound.covered.set(bound.covered.get() + 1);
-                }
             }
             if let Some(id) = vhost.conf.vsvc_id {
                 vhosts.insert(id, Rc::clone(vhost));
@@ -298,6 +295,13 @@ impl Cycle {
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
             *total = listeners.get(addr).map_or(0, |listener| listener.names.borrow().count());
+            // Nobody is reached through this address alone any more: the wildcard's vhosts are.
+            if *total == 0
+                && let Some(bound) = wildcard_of(addr).and_then(|wildcard| listeners.get(&wildcard))
+            {
+                bound.covered.set(bound.covered.get() - 1);
+                listeners.remove(addr);
+            }
         }
         committed
     }

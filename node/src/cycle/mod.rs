@@ -6,6 +6,7 @@
 
 mod change;
 mod listener;
+mod logs;
 mod names;
 mod upstream;
 
@@ -15,6 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
+
+use crate::log::LogFile;
 
 pub use change::{Change, Committed, Kind, Prepared, Refusal};
 pub use listener::{Found, Listener, SocketOptions};
@@ -36,6 +39,8 @@ pub struct Vhost {
     pub conf: Arc<model::Vhost>,
     /// Parallel to `conf.upstreams`.
     pub upstreams: Box<[Rc<UpstreamCell>]>,
+    /// Its log files: open as long as it is.
+    pub logs: Box<[Rc<LogFile>]>,
     /// Who made it so.
     pub stamp: Stamp,
 }
@@ -53,7 +58,11 @@ pub struct Cycle {
 
 impl Cycle {
     /// The cycle of a whole configuration.
-    pub fn load(conf: Config) -> Result<Self, Refusal> {
+    pub fn load(mut conf: Config) -> Result<Self, Refusal> {
+        // Taken out: what is deleted later must not live on there.
+        let (vhosts, upstreams) = conf.http.as_mut().map_or_else(Default::default, |http| {
+            (std::mem::take(&mut http.vhosts), std::mem::take(&mut http.upstreams))
+        });
         let cycle = Self {
             conf: Rc::new(conf),
             listeners: RefCell::default(),
@@ -61,16 +70,9 @@ impl Cycle {
             upstreams: RefCell::default(),
             count: Cell::new(0),
         };
-        if let Some(http) = cycle.http() {
-            let change = Change {
-                kind: Kind::Load,
-                vhosts: http.vhosts.clone(),
-                upstreams: http.upstreams.clone(),
-                ..Change::default()
-            };
-            let prepared = cycle.prepare(change)?;
-            cycle.commit(prepared);
-        }
+        let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };
+        let prepared = cycle.prepare(change)?;
+        cycle.commit(prepared);
         Ok(cycle)
     }
 

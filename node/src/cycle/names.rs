@@ -85,10 +85,6 @@ impl Names {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     pub(super) fn count(&self) -> usize {
         self.all.len()
     }

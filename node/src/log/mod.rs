@@ -50,6 +50,11 @@ impl Log {
         Self { sinks: Rc::new([Sink { file: None, level }]) }
     }
 
+    /// No lines at all.
+    pub fn nowhere() -> Self {
+        Self { sinks: Rc::new([]) }
+    }
+
     /// Whether a line of this level would be written anywhere.
     pub fn admits(&self, level: Level) -> bool {
         self.sinks.iter().any(|sink| level <= sink.level)

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// What one message holds: a command, the version that it is about, and descriptors that travel along.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ commands! {
     Refused = 18,
     /// From a worker: committed.
     Committed = 19,
+    /// From a worker: it has missed a version and must be replaced.
+    Lost = 20,
 }
 
 const SIZE: usize = 9;
@@ -107,6 +111,14 @@ impl Channel {
         let command = Command::from_number(bytes[0]).filter(|_| length == SIZE).ok_or_else(invalid)?;
         let version = u64::from_le_bytes(bytes[1..].try_into().map_err(|_| invalid())?);
         Ok(Some(Message { command, version, fds }))
+    }
+}
+
+impl Channel {
+    /// For a task that waits until it can be read.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the channel is owned by the value that moves in, and closed with it.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE)? })
     }
 }
 

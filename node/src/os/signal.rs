@@ -4,6 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// The signal of the in-place update: SIGRTMIN+9, 43 with glibc. Computed, since the C library decides what SIGRTMIN is.
 pub fn dysvr() -> i32 {
     libc::SIGRTMIN() + 9
@@ -70,6 +73,14 @@ impl Signals {
         // SAFETY: the kernel filled the whole structure.
         let info = unsafe { info.assume_init() };
         Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32 }))
+    }
+}
+
+impl Signals {
+    /// For a task that waits until it can be read.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor of the signals is owned by the value that moves in, and closed with it.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE)? })
     }
 }
 

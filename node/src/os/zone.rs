@@ -80,8 +80,9 @@ impl Zone {
     /// The smallest useful size, bytes: the header and some room.
     pub const MIN: usize = size_of::<Header>() + 4096;
 
-    /// Maps a zone of `size` bytes (at least [`Self::MIN`]), shared with every process that is forked from this one.
-    pub fn new(size: usize) -> io::Result<Self> {
+    /// Maps a zone of `size` bytes (at least [`Self::MIN`]), shared with every process that is forked from this one. Its
+    /// versions go on from `version`.
+    pub fn new(size: usize, version: u64) -> io::Result<Self> {
         let size = size.max(Self::MIN);
         // SAFETY: an anonymous mapping at an address of the kernel's choice.
         let base = unsafe {
@@ -112,7 +113,13 @@ impl Zone {
                 return Err(io::Error::from_raw_os_error(rc));
             }
         }
+        zone.header().version.store(version, Ordering::Release);
         Ok(zone)
+    }
+
+    /// Its size, bytes.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     fn header(&self) -> &Header {
@@ -259,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_child_reads_what_the_parent_published_and_answers_in_its_slot() {
-        let zone = Zone::new(64 << 10).unwrap();
+        let zone = Zone::new(64 << 10, 0).unwrap();
         let version = zone.lock(false).unwrap().publish(b"a task").unwrap();
         match fork().unwrap() {
             Fork::Child => {
@@ -277,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_dead_holder_does_not_keep_the_mutex() {
-        let zone = Zone::new(0).unwrap();
+        let zone = Zone::new(0, 0).unwrap();
         match fork().unwrap() {
             Fork::Child => {
                 std::mem::forget(zone.lock(false));
@@ -295,7 +302,7 @@ mod tests {
 
     #[test]
     fn other_versions_and_damage_are_noticed() {
-        let zone = Zone::new(0).unwrap();
+        let zone = Zone::new(0, 0).unwrap();
         let guard = zone.lock(false).unwrap();
         let version = guard.publish(b"0123456789").unwrap();
         assert_eq!(guard.read(version + 1), Err(InvalidMessage::Version { found: 1, wanted: 2 }));
