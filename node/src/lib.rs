@@ -2,8 +2,14 @@
 //!
 //! The two are separate processes that meet only in files and a signal, so each works without the other.
 
-pub mod cycle;
-pub mod http;
+#[macro_use]
 pub mod log;
+
+pub mod cycle;
+pub mod dysvr;
+pub mod http;
+pub mod master;
 pub mod os;
 pub mod task;
+pub mod version;
+pub mod worker;

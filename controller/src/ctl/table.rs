@@ -37,8 +37,9 @@ pub fn color_of(state: &str) -> Option<AnsiColors> {
     Some(match state {
         "current" | "done" | "D" => AnsiColors::Green,
         "failed" | "rolled-back" | "aborted" | "drifted" | "away" | "F" => AnsiColors::Red,
-        "queued" | "running" | "soaking" | "paused" | "rolling-back" | "updating" | "behind" | "undone" | "I" | "R"
-        | "L" => AnsiColors::Yellow,
+        "running" | "soaking" | "paused" | "rolling-back" | "updating" | "behind" | "undone" | "I" | "R" | "L" => {
+            AnsiColors::Yellow
+        }
         _ => return None,
     })
 }

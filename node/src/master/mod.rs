@@ -1,0 +1,270 @@
+//! The master: one thread, no runtime. It holds the configuration that workers are forked from, obeys signals and task
+//! files, and keeps the workers alive.
+
+pub mod options;
+mod reload;
+mod sockets;
+mod start;
+mod supervise;
+mod task;
+mod workers;
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use dysvr_conf::intern::Interner;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+pub use start::run;
+
+use crate::cycle::Cycle;
+use crate::dysvr::round::Input;
+use crate::log::{self, Level};
+use crate::os::channel::Command;
+use crate::os::errno;
+use crate::os::fork::{Exit, reap};
+use crate::os::process::Owner;
+use crate::os::signal::{self, Received, Signals};
+use crate::os::time::monotonic;
+use crate::os::zone::Zone;
+use options::Options;
+use sockets::Sockets;
+use workers::{SlotId, Workers};
+
+/// The master process.
+pub struct Master {
+    options: Options,
+    /// Absolute.
+    prefix: PathBuf,
+    cycle: Rc<Cycle>,
+    interner: Interner,
+    sockets: Sockets,
+    zone: Rc<Zone>,
+    signals: Signals,
+    workers: Workers,
+    /// Who the workers run as; `None` without root.
+    owner: Option<Owner>,
+    /// Raised by each reload.
+    generation: u64,
+    tasks: task::Tasks,
+    reload: reload::Reload,
+    births: supervise::Births,
+    /// The signal that told the master to leave: QUIT, TERM or INT.
+    leaving: Option<i32>,
+}
+
+/// The signals that a master reads.
+fn all_signals() -> [i32; 10] {
+    [
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGWINCH,
+        libc::SIGCHLD,
+        libc::SIGALRM,
+        signal::dysvr(),
+    ]
+}
+
+impl Master {
+    /// Serves until it is told to leave and the last worker has left.
+    fn serve(mut self) -> io::Result<()> {
+        let count = self.worker_count();
+        self.spawn_generation(count)?;
+        loop {
+            self.wait()?;
+            while let Some(received) = self.signals.next()? {
+                self.on_signal(received);
+            }
+            self.receive();
+            self.reap()?;
+            let now = monotonic();
+            self.task_tick(now)?;
+            self.reload_tick()?;
+            self.respawn_due(now)?;
+            if self.leaving.is_some() && self.workers.is_empty() {
+                self.finish();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until a signal, a message or a deadline.
+    fn wait(&self) -> io::Result<()> {
+        let deadline = [self.tasks.deadline(), self.births.deadline()].into_iter().flatten().min();
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            // Rounded up: waking before the deadline would spin.
+            Some(at) => {
+                let ms = at.saturating_sub(monotonic()).as_millis() + 1;
+                PollTimeout::try_from(ms.min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let channels = self.workers.iter().map(|(_, worker)| worker.channel.as_fd());
+        let mut fds: Vec<_> = std::iter::once(self.signals.as_fd())
+            .chain(channels)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on_signal(&mut self, Received { signal, pid }: Received) {
+        let say = |what: &str| log!(Level::Notice, "signal {signal} ({}) received from {pid}{what}", name_of(signal));
+        match signal {
+            libc::SIGCHLD | libc::SIGALRM => {}
+            libc::SIGHUP => {
+                say(", reconfiguring");
+                self.reload.wanted = true;
+            }
+            libc::SIGUSR1 => {
+                say(", reopening logs");
+                self.reopen();
+            }
+            // Read, so that it does not kill the master as its default action would.
+            libc::SIGUSR2 => say(", ignored: a new binary takes a restart"),
+            libc::SIGWINCH => {
+                say(", gracefully shutting down workers");
+                self.births.stop();
+                self.tell_all(Command::Quit);
+            }
+            libc::SIGQUIT => {
+                say(", shutting down");
+                self.leave(signal, Command::Quit);
+            }
+            libc::SIGTERM | libc::SIGINT => {
+                say(", exiting");
+                self.leave(signal, Command::Terminate);
+            }
+            _ if signal == signal::dysvr() => {
+                log!(Level::Notice, "signal {signal} (SIGRTMIN+9) received from {pid}, dysvr reconfiguring");
+                self.tasks.wanted = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, signal: i32, command: Command) {
+        // A fast stop overtakes a graceful one, not the other way round.
+        if self.leaving.is_none_or(|before| before == libc::SIGQUIT) {
+            self.leaving = Some(signal);
+        }
+        self.births.stop();
+        self.sockets.close();
+        self.tell_all(command);
+    }
+
+    fn tell_all(&mut self, command: Command) {
+        let slots: Vec<SlotId> = self.workers.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.workers.send(slot, command, 0);
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.leaving |= command != Command::Reopen;
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        for (path, error) in log::reopen_all() {
+            log!(Level::Emerg, "open() \"{}\" failed ({})", path.display(), errno(&error));
+        }
+        if let Some(owner) = &self.owner {
+            log::chown_all(owner.uid);
+        }
+        self.tell_all(Command::Reopen);
+    }
+
+    /// Takes in all that the workers have to say.
+    fn receive(&mut self) {
+        let mut messages = Vec::new();
+        for (slot, worker) in self.workers.iter() {
+            while let Ok(Some(message)) = worker.channel.receive() {
+                messages.push((slot, message));
+            }
+        }
+        let now = monotonic();
+        for (slot, message) in messages {
+            match message.command {
+                Command::Ready => self.on_ready(now, slot),
+                Command::Prepared => self.round_input(now, Input::Prepared(slot, message.version)),
+                Command::Committed => self.round_input(now, Input::Committed(slot, message.version)),
+                Command::Refused => {
+                    let said = self.zone.said(slot);
+                    let reason = if said.reason.is_empty() { "no reason given".into() } else { said.reason };
+                    let pid = self.workers.get(slot).map_or(0, |worker| worker.pid);
+                    self.round_input(now, Input::Refused(slot, message.version, format!("worker {pid}: {reason}")));
+                }
+                Command::Lost => {
+                    self.round_input(now, Input::Died(slot));
+                    self.retire(now, slot, "has missed a version");
+                }
+                // What only a master says: a confused worker; its deadline will find it.
+                _ => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some((pid, exit)) = reap() {
+            let Some((slot, worker)) = self.workers.remove(pid) else { continue };
+            match exit {
+                Exit::Code(code) => log!(Level::Notice, "worker process {pid} exited with code {code}"),
+                Exit::Signal(signal) => log!(Level::Alert, "worker process {pid} exited on signal {signal}"),
+            }
+            let now = monotonic();
+            if !worker.leaving {
+                self.births.died(now, worker.born, worker.ordinal);
+            }
+            self.round_input(now, Input::Died(slot));
+            self.reload.gone(slot);
+        }
+        Ok(())
+    }
+
+    /// The last act: the files that say that it runs.
+    fn finish(&mut self) {
+        for path in self.cycle.sockets().iter().filter_map(|(addr, _)| unix_path(addr)) {
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = std::fs::remove_file(self.prefix.join(&self.cycle.conf.main.pid));
+        log!(Level::Notice, "exit");
+    }
+
+    /// How many workers the configuration asks for.
+    fn worker_count(&self) -> usize {
+        self.cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize
+    }
+
+    /// How long a phase of a task may take.
+    fn task_timeout(&self) -> Duration {
+        self.cycle.http().map_or(Duration::from_secs(10), |http| http.main.dysvr.task_timeout)
+    }
+}
+
+fn unix_path(addr: &dysvr_conf::model::ListenAddr) -> Option<&std::path::Path> {
+    match addr {
+        dysvr_conf::model::ListenAddr::Unix(path) => Some(path),
+        dysvr_conf::model::ListenAddr::Inet(_) => None,
+    }
+}
+
+fn name_of(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGINT => "SIGINT",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGWINCH => "SIGWINCH",
+        _ => "SIGCHLD",
+    }
+}

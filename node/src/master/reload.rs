@@ -1,0 +1,154 @@
+//! The classic full reload: the new configuration beside the old one, new workers, then the old ones leave gracefully.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use dysvr_proto::status::Status;
+
+use super::task::write_status;
+use super::workers::SlotId;
+use super::{Master, start};
+use crate::cycle::Cycle;
+use crate::dysvr;
+use crate::log::{self, Level};
+use crate::os::channel::Command;
+use crate::os::errno;
+use crate::os::time::monotonic;
+use crate::task::file::read_task_file;
+use crate::task::{Mode, TaskFile};
+
+/// What the master knows of reloads.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// A HUP has come.
+    pub wanted: bool,
+    /// The workers of the new generation that do not serve yet.
+    waiting: Vec<SlotId>,
+    running: bool,
+    /// The task lines that wait for this reload's verdict.
+    asked: Option<(PathBuf, TaskFile)>,
+    began: Duration,
+}
+
+impl Reload {
+    /// Whether new workers are on their way.
+    pub fn is_busy(&self) -> bool {
+        self.running
+    }
+
+    /// A worker has ended: it is not waited for (its successor serves the same configuration).
+    pub fn gone(&mut self, slot: SlotId) {
+        self.waiting.retain(|waiting| *waiting != slot);
+    }
+}
+
+impl Master {
+    /// Begins a reload that is wanted, and ends the one whose workers all serve.
+    pub(super) fn reload_tick(&mut self) -> io::Result<()> {
+        if self.reload.running {
+            let workers = &self.workers;
+            self.reload.waiting.retain(|slot| workers.get(*slot).is_some_and(|worker| !worker.ready));
+            if self.reload.waiting.is_empty() {
+                self.end_reload();
+            }
+        }
+        if self.reload.wanted && !self.reload.running && !self.tasks.is_running() && self.leaving.is_none() {
+            self.reload.wanted = false;
+            self.begin_reload()?;
+        }
+        Ok(())
+    }
+
+    fn begin_reload(&mut self) -> io::Result<()> {
+        self.reload.began = monotonic();
+        self.reload.asked = self.reload_tasks();
+        match self.load_anew() {
+            Ok(()) => {}
+            Err(error) => {
+                log!(Level::Emerg, "{error}");
+                self.answer(|task| task.fail(error.clone()));
+                return Ok(());
+            }
+        }
+        self.generation += 1;
+        self.births.forget();
+        let count = self.worker_count();
+        self.reload.waiting = self.spawn_generation(count)?;
+        self.reload.running = true;
+        Ok(())
+    }
+
+    /// Loads the files into a cycle of their own and, when all is well, makes it the master's.
+    fn load_anew(&mut self) -> Result<(), String> {
+        let loaded = start::load(&self.options, &self.prefix, &mut self.interner)?;
+        let cycle = Cycle::load(loaded).map_err(|refusal| refusal.to_string())?;
+        let log = start::open_log(&self.options, &cycle.conf, &self.prefix)?;
+        let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
+        let opened = self.sockets.open(&cycle, count)?;
+        let owner = start::owner(&cycle.conf)?;
+        let zone =
+            start::zone(&cycle, Some(&self.zone)).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
+        self.move_pid_file(&cycle);
+        self.sockets.take_over(opened);
+        log::set_current(log);
+        if let Some(owner) = &owner {
+            log::chown_all(owner.uid);
+        }
+        self.owner = owner;
+        self.zone = zone;
+        self.cycle = Rc::new(cycle);
+        Ok(())
+    }
+
+    /// The pid file follows the configuration.
+    fn move_pid_file(&self, cycle: &Cycle) {
+        let (old, new) = (self.prefix.join(&self.cycle.conf.main.pid), self.prefix.join(&cycle.conf.main.pid));
+        if old != new {
+            match start::write_pid(&new) {
+                Ok(()) => drop(std::fs::remove_file(old)),
+                Err(error) => log!(Level::Emerg, "{error}"),
+            }
+        }
+    }
+
+    fn end_reload(&mut self) {
+        self.reload.running = false;
+        let old: Vec<SlotId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.generation < self.generation && !worker.leaving)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in old {
+            self.workers.send(slot, Command::Quit, 0);
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.leaving = true;
+            }
+        }
+        let cost = monotonic().saturating_sub(self.reload.began);
+        log!(Level::Notice, "reload end cost {}ms", cost.as_millis());
+        self.answer(|task| {
+            task.set_status(Status::Done);
+            task.master_us = Some(cost.as_micros() as u64);
+        });
+    }
+
+    /// The task file, if tasks in it wait for a reload.
+    fn reload_tasks(&self) -> Option<(PathBuf, TaskFile)> {
+        let path = dysvr::task_file(&self.cycle.conf, &self.prefix);
+        let file = TaskFile::parse(&read_task_file(&path).ok()?).ok()?;
+        file.0.iter().any(waits_for_reload).then_some((path, file))
+    }
+
+    fn answer(&mut self, mut verdict: impl FnMut(&mut crate::task::TaskLine)) {
+        let Some((path, mut file)) = self.reload.asked.take() else { return };
+        file.0.iter_mut().filter(|task| waits_for_reload(task)).for_each(&mut verdict);
+        write_status(&path, &file);
+    }
+}
+
+fn waits_for_reload(task: &crate::task::TaskLine) -> bool {
+    task.mode == Some(Mode::Reload) && task.status == Status::Init
+}

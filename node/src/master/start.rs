@@ -1,0 +1,277 @@
+//! From the command line to a serving master, in nginx's order: parse, open the logs, bind and listen, and only then
+//! write the pid file.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::rc::Rc;
+
+use dysvr_conf::intern::Interner;
+use dysvr_conf::load::{LoadOptions, load as load_conf};
+use dysvr_conf::main_conf::{ErrorLog, LogTarget};
+use dysvr_conf::model::Config;
+use dysvr_conf::recording::Recording;
+
+use super::options::{ERROR_LOG, Options};
+use super::sockets::Sockets;
+use super::{Master, all_signals};
+use crate::cycle::Cycle;
+use crate::dysvr::source::Machine;
+use crate::log::{self, Level, Log};
+use crate::os::channel::Channel;
+use crate::os::errno;
+use crate::os::fork::{daemonize, redirect};
+use crate::os::process::{Owner, is_root};
+use crate::os::signal::{self, Signals};
+use crate::os::zone::Zone;
+use crate::task::file::{Durability, write_whole};
+use crate::worker::{self, Birth};
+
+/// Runs the program; gives its exit code.
+pub fn run(options: Options) -> i32 {
+    if options.version || options.configure {
+        eprint!("{}", crate::version::text(options.configure));
+        return 0;
+    }
+    match begin(options) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nginx: [emerg] {error}");
+            log!(Level::Emerg, "{error}");
+            1
+        }
+    }
+}
+
+fn begin(options: Options) -> Result<i32, String> {
+    let prefix = std::path::absolute(&options.prefix).map_err(|error| errno(&error))?;
+    // The log exists from the very start, whatever the configuration will say.
+    log::set_current(early_log(&options, &prefix));
+    let mut interner = Interner::default();
+    if options.test || options.dump {
+        return Ok(test(&options, &prefix, &mut interner));
+    }
+    let conf = load(&options, &prefix, &mut interner)?;
+    if let Some(name) = options.signal {
+        return send(&prefix.join(&conf.main.pid), name.number());
+    }
+    let cycle = Cycle::load(conf).map_err(|refusal| refusal.to_string())?;
+    let log = open_log(&options, &cycle.conf, &prefix)?;
+    let keep_stderr = options.error_log.as_deref() == Some(Path::new("stderr")) || has_stderr(&cycle.conf);
+    let owner = owner(&cycle.conf)?;
+    let mut sockets = Sockets::default();
+    let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
+    sockets.take_over(sockets.open(&cycle, count)?);
+    if let Some(owner) = &owner {
+        log::chown_all(owner.uid);
+    }
+    if cycle.conf.main.daemon {
+        daemonize().map_err(|error| format!("daemon() failed ({})", errno(&error)))?;
+        if !keep_stderr {
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null").map_err(|error| errno(&error))?;
+            redirect(&null, 2).map_err(|error| errno(&error))?;
+        }
+    }
+    // From here on the configuration's log alone.
+    log::set_current(log);
+    for warning in &cycle.conf.warnings {
+        log!(Level::Warn, "{warning}");
+    }
+    signal::ignore_pipe();
+    let signals = Signals::block(&all_signals()).map_err(|error| format!("signalfd() failed ({})", errno(&error)))?;
+    let zone = zone(&cycle, None).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
+    make_task_folder(&cycle, &prefix);
+    write_pid(&prefix.join(&cycle.conf.main.pid))?;
+    log!(Level::Notice, "{}", crate::version::NAME);
+    if !cycle.conf.main.master_process {
+        return Ok(alone(cycle, interner, &sockets, zone, owner, prefix));
+    }
+    let master = Master {
+        options,
+        prefix,
+        cycle: Rc::new(cycle),
+        interner,
+        sockets,
+        zone,
+        signals,
+        workers: Default::default(),
+        owner,
+        generation: 0,
+        tasks: Default::default(),
+        reload: Default::default(),
+        births: Default::default(),
+        leaving: None,
+    };
+    match master.serve() {
+        Ok(()) => Ok(0),
+        Err(error) => Err(format!("master failed ({})", errno(&error))),
+    }
+}
+
+/// `master_process off`: this process is the one worker. There is no master that could reload or update in place.
+fn alone(
+    cycle: Cycle,
+    interner: Interner,
+    sockets: &Sockets,
+    zone: Rc<Zone>,
+    owner: Option<Owner>,
+    prefix: std::path::PathBuf,
+) -> i32 {
+    let pid = prefix.join(&cycle.conf.main.pid);
+    let channel = Channel::pair().and_then(|(ours, theirs)| Ok((ours, theirs, sockets.of_worker(0)?)));
+    let code = match channel {
+        Ok((_ours, channel, sockets)) => {
+            let cycle = Rc::new(cycle);
+            worker::run(Birth { slot: 0, channel, sockets, zone, version: 0, cycle, interner, owner, prefix })
+        }
+        Err(error) => {
+            log!(Level::Emerg, "socketpair() failed ({})", errno(&error));
+            1
+        }
+    };
+    let _ = std::fs::remove_file(pid);
+    code
+}
+
+/// Reads the configuration. The error is one line per problem, each as nginx words it.
+pub(super) fn load(options: &Options, prefix: &Path, interner: &mut Interner) -> Result<Config, String> {
+    load_from(options, prefix, interner, &mut Recording::new(Machine))
+}
+
+fn load_from(
+    options: &Options,
+    prefix: &Path,
+    interner: &mut Interner,
+    source: &mut Recording<Machine>,
+) -> Result<Config, String> {
+    let load = LoadOptions {
+        conf: prefix.join(&options.conf),
+        prefix: prefix.to_owned(),
+        globals: options.globals.clone().unwrap_or_default(),
+        privileged: is_root(),
+    };
+    load_conf(&load, source, interner)
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
+}
+
+/// `-t` and `-T`.
+fn test(options: &Options, prefix: &Path, interner: &mut Interner) -> i32 {
+    let conf = prefix.join(&options.conf);
+    let conf = conf.display();
+    let mut recording = Recording::new(Machine);
+    let loaded = load_from(options, prefix, interner, &mut recording);
+    let tested = loaded.and_then(|loaded| {
+        for warning in &loaded.warnings {
+            eprintln!("nginx: [warn] {warning}");
+        }
+        let cycle = Cycle::load(loaded).map_err(|refusal| refusal.to_string())?;
+        if !options.quiet {
+            eprintln!("nginx: the configuration file {conf} syntax is ok");
+        }
+        owner(&cycle.conf)?;
+        open_log(options, &cycle.conf, prefix).map(drop)
+    });
+    match tested {
+        Ok(()) => {
+            if !options.quiet {
+                eprintln!("nginx: configuration file {conf} test is successful");
+            }
+            if options.dump {
+                dump(&recording);
+            }
+            0
+        }
+        Err(error) => {
+            eprintln!("nginx: [emerg] {error}");
+            eprintln!("nginx: configuration file {conf} test failed");
+            1
+        }
+    }
+}
+
+fn dump(recording: &Recording<Machine>) {
+    let mut out = io::stdout().lock();
+    for (path, bytes) in recording.sources().files() {
+        let _ = writeln!(out, "# configuration file {}:", path.display());
+        let _ = out.write_all(bytes);
+        let _ = out.write_all(b"\n");
+    }
+}
+
+fn early_log(options: &Options, prefix: &Path) -> Log {
+    let target = match &options.error_log {
+        Some(path) if path.as_os_str() == "stderr" => LogTarget::Stderr,
+        Some(path) => LogTarget::File(path.clone()),
+        None => LogTarget::File(ERROR_LOG.into()),
+    };
+    Log::open(&[ErrorLog { target, level: Level::Error }], prefix).unwrap_or_else(|error| {
+        let path = prefix.join(options.error_log.as_deref().unwrap_or(Path::new(ERROR_LOG)));
+        eprintln!(
+            "nginx: [alert] could not open error log file: open() \"{}\" failed ({})",
+            path.display(),
+            errno(&error)
+        );
+        Log::nowhere()
+    })
+}
+
+fn has_stderr(conf: &Config) -> bool {
+    conf.main.error_logs.iter().any(|log| log.target == LogTarget::Stderr)
+}
+
+/// The error log of a configuration.
+pub(super) fn open_log(options: &Options, conf: &Config, prefix: &Path) -> Result<Log, String> {
+    if conf.main.error_logs.is_empty() {
+        return Ok(early_log(options, prefix));
+    }
+    Log::open(&conf.main.error_logs, prefix).map_err(|error| format!("open() of error_log failed ({})", errno(&error)))
+}
+
+/// The user of the workers; without root there is none, as in nginx.
+pub(super) fn owner(conf: &Config) -> Result<Option<Owner>, String> {
+    if !is_root() {
+        return Ok(None);
+    }
+    let (user, group) = match &conf.main.user {
+        Some((user, group)) => (user.as_str(), group.as_deref()),
+        None => ("nobody", None),
+    };
+    Owner::find(user, group).map(Some)
+}
+
+/// The zone for a cycle: the one that there is if its size fits, so that versions go on rising.
+pub(super) fn zone(cycle: &Cycle, old: Option<&Rc<Zone>>) -> io::Result<Rc<Zone>> {
+    let size = cycle.http().map_or(0, |http| http.main.dysvr.shm_size).max(Zone::MIN);
+    match old {
+        Some(zone) if zone.size() == size => Ok(Rc::clone(zone)),
+        _ => Zone::new(size, old.map_or(0, |zone| zone.version())).map(Rc::new),
+    }
+}
+
+/// The folder of the task file, so that a shell can write a task without the agent.
+fn make_task_folder(cycle: &Cycle, prefix: &Path) {
+    let path = crate::dysvr::task_file(&cycle.conf, prefix);
+    if let Some(folder) = path.parent()
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        log!(Level::Error, "mkdir() \"{}\" failed ({})", folder.display(), errno(&error));
+    }
+}
+
+/// Writes the pid of this process.
+pub(super) fn write_pid(path: &Path) -> Result<(), String> {
+    let text = format!("{}\n", std::process::id());
+    write_whole(path, text.as_bytes(), Durability::Visible)
+        .map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
+}
+
+/// `-s`: signals the master of a pid file.
+fn send(path: &Path, number: i32) -> Result<i32, String> {
+    let fail = |error: &io::Error| format!("open() \"{}\" failed ({})", path.display(), errno(error));
+    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+    let pid: i32 = match text.trim().parse() {
+        Ok(pid) if pid > 0 => pid,
+        _ => return Err(format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display())),
+    };
+    signal::send(pid, number).map_err(|error| format!("kill({pid}, {number}) failed ({})", errno(&error)))?;
+    Ok(0)
+}

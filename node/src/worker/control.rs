@@ -1,0 +1,174 @@
+//! The worker's main task: obeys the master's channel and signals while the other tasks serve.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::Birth;
+use super::accept::Accepts;
+use super::update::Updater;
+use crate::cycle::Cycle;
+use crate::http::Context;
+use crate::log::{self, Level};
+use crate::os::channel::{Channel, Command};
+use crate::os::errno;
+use crate::os::signal::Signals;
+
+/// What the control task goes on with.
+enum Next {
+    Serve,
+    /// Gracefully: when the last connection has ended.
+    Drain,
+    Leave,
+}
+
+struct Control {
+    context: Rc<Context>,
+    cycle: Rc<Cycle>,
+    accepts: Accepts,
+    updater: Updater,
+    channel: AsyncFd<Channel>,
+    signals: AsyncFd<Signals>,
+    /// When a graceful leave becomes a fast one.
+    deadline: Option<Instant>,
+    draining: bool,
+    /// The channel has ended.
+    orphaned: bool,
+}
+
+/// Serves until the worker may leave.
+pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
+    let Birth { slot, channel, sockets, zone, version, cycle, interner, prefix, .. } = birth;
+    let context = Context::new(Rc::clone(&cycle), prefix);
+    let accepts = Accepts::new(cycle.conf.events.worker_connections);
+    for (addr, fd) in sockets {
+        accepts.begin(&context, addr, fd)?;
+    }
+    let control = Control {
+        context,
+        cycle,
+        accepts,
+        updater: Updater::new(zone, slot, version, interner),
+        channel: channel.into_async()?,
+        signals: signals.into_async()?,
+        deadline: None,
+        draining: false,
+        orphaned: false,
+    };
+    control.answer(Command::Ready, version);
+    control.run().await
+}
+
+impl Control {
+    async fn run(mut self) -> io::Result<()> {
+        loop {
+            let next = tokio::select! {
+                biased;
+                ready = self.channel.readable(), if !self.orphaned => {
+                    ready?.clear_ready();
+                    self.on_channel()?
+                }
+                ready = self.signals.readable() => {
+                    ready?.clear_ready();
+                    self.on_signals()?
+                }
+                () = self.context.drain(), if self.draining => Next::Leave,
+                () = until(self.deadline), if self.deadline.is_some() => {
+                    log!(Level::Notice, "worker_shutdown_timeout is over");
+                    Next::Leave
+                }
+            };
+            match next {
+                Next::Serve => {}
+                Next::Drain => self.drain(),
+                Next::Leave => {
+                    self.context.flush_logs();
+                    log!(Level::Notice, "exiting");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn on_channel(&mut self) -> io::Result<Next> {
+        loop {
+            let message = match self.channel.get_ref().receive() {
+                Ok(Some(message)) => message,
+                // The master is gone: what is served is still right, so it is served on.
+                Ok(None) => {
+                    log!(Level::Error, "the master is gone: serving on");
+                    self.orphaned = true;
+                    return Ok(Next::Serve);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::Serve),
+                Err(error) => {
+                    log!(Level::Error, "channel failed ({})", errno(&error));
+                    return Ok(Next::Serve);
+                }
+            };
+            match message.command {
+                Command::Prepare => {
+                    let answer = self.updater.prepare(&self.cycle, message.version);
+                    self.answer(answer, message.version);
+                }
+                Command::Commit => {
+                    if let Some(answer) = self.updater.commit(&self.cycle, message.version) {
+                        self.answer(answer, message.version);
+                    }
+                }
+                Command::Abort => self.updater.abort(message.version),
+                Command::Reopen => self.reopen(),
+                Command::Quit => return Ok(Next::Drain),
+                Command::Terminate => return Ok(Next::Leave),
+                // What only a worker says.
+                _ => {}
+            }
+        }
+    }
+
+    fn on_signals(&mut self) -> io::Result<Next> {
+        while let Some(received) = self.signals.get_ref().next()? {
+            match received.signal {
+                libc::SIGTERM | libc::SIGINT => return Ok(Next::Leave),
+                libc::SIGQUIT | libc::SIGWINCH => return Ok(Next::Drain),
+                libc::SIGUSR1 => self.reopen(),
+                _ => {}
+            }
+        }
+        Ok(Next::Serve)
+    }
+
+    fn answer(&self, command: Command, version: u64) {
+        if let Err(error) = self.channel.get_ref().send(command, version, &[]) {
+            log!(Level::Error, "answer to the master failed ({})", errno(&error));
+        }
+    }
+
+    fn reopen(&self) {
+        self.context.flush_logs();
+        for (path, error) in log::reopen_all() {
+            log!(Level::Emerg, "open() \"{}\" failed ({})", path.display(), errno(&error));
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.draining {
+            return;
+        }
+        log!(Level::Notice, "gracefully shutting down");
+        self.draining = true;
+        self.accepts.stop();
+        let timeout = self.cycle.conf.main.worker_shutdown_timeout;
+        self.deadline = timeout.map(|timeout: Duration| Instant::now() + timeout);
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
