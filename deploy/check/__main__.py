@@ -1,8 +1,8 @@
-"""Whether what deploy/ says is true: python deploy/check --bin target/debug
+"""Whether what deploy/ and the documentation say is true: python deploy/check --bin target/debug
 
 Manifests, strictly, against the schemas of the oldest and the newest Kubernetes that kubernetes-validate carries; then all that no schema
 knows: every command line is given to the real programs, every path must exist in the image or on a volume, every reference must lead
-somewhere. Prints each problem and exits 1 if there is one.
+somewhere. README's table of directives must be the code's. Prints each problem and exits 1 if there is one.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def problems(top: pathlib.Path, binaries: pathlib.Path, scratch: pathlib.Path):
     yield from docker.problems(deploy / "docker/Dockerfile", images, ask, prefix)
     yield from systemd.problems(machine, ask, prefix)
     yield from docs.problems(top, ask, prefix)
+    yield from docs.directive_problems(top)
     for folder in ("base", "overlays/single"):
         documents = kube.build(deploy / "kubernetes" / folder)
         yield from schemas.problems(documents)

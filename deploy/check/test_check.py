@@ -51,6 +51,7 @@ FAULTS = [
     (NODE_UNIT, "run --attach", "run --attached", "--attached"),
     (NODE_UNIT, "ReadWritePaths=/var/lib/dysvr ", "ReadWritePaths=/var/lib/dysv ", "neither installed nor writable"),
     (RUNBOOK, "dysvrctl diff -f", "dysvrctl dif -f", "'dif'"),
+    ("README.md", "`loc_id`, ", "`lock_id`, ", "the directive loc_id is missing"),
     (DOCKERFILE, "STOPSIGNAL SIGQUIT", "STOPSIGNAL SIGTERM", "STOPSIGNAL"),
     (DOCKERFILE, "--from=build /out/controller/ /", "--from=build /out/node/ /", "does not carry"),
 ]
@@ -61,8 +62,9 @@ class PlantedFaults(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             top = pathlib.Path(folder) / "top"
             shutil.copytree(TOP / "deploy", top / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
-            for name in ("Makefile", "Cargo.toml"):
+            for name in ("Makefile", "Cargo.toml", "README.md"):
                 shutil.copy(TOP / name, top / name)
+            shutil.copytree(TOP / "conf/src", top / "conf/src")
             for file, right, wrong, _ in FAULTS:
                 text = (top / file).read_text()
                 self.assertIn(right, text, f"{file} has changed: plant this fault elsewhere")
