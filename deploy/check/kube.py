@@ -96,6 +96,10 @@ def _commands(where: str, container: dict, documents, image: pathlib.Path, ask, 
         hooks.append(hook.get("exec", {}).get("command"))
 
     mounts = {mount["mountPath"]: not mount.get("readOnly") for mount in container.get("volumeMounts", [])}
+    writable = [mount for mount, is_writable in mounts.items() if is_writable]
+    for name, value in values.items():
+        if value.startswith("file:") and not _below(value.removeprefix("file:"), writable):
+            yield f"{where}: {name} {value} is not on a writable volume"
     for words in filter(None, hooks):
         if not layout.exists(image, words[0]):
             yield f"{where}: {words[0]} is not in the image"
@@ -104,11 +108,11 @@ def _commands(where: str, container: dict, documents, image: pathlib.Path, ask, 
             if not layout.exists(image, path) and not _below(path, mounts):
                 yield f"{where}: {path} is neither in the image nor on a volume"
         for option, path in zip(words, words[1:]):
-            if option in ("--state", "--store") and "/" in path and not path.startswith("etcd:"):
-                if not _below(path.removeprefix("file:"), [mount for mount, writable in mounts.items() if writable]):
-                    yield f"{where}: {option} {path} is not on a writable volume"
+            if option == "--state" and not _below(path, writable):
+                yield f"{where}: {option} {path} is not on a writable volume"
         yield from ask.problems(where, words, prefix)
-    yield from ask.environment_problems(where, main, list(values))
+    programs = [main[0]] + [path for path in ("/usr/bin/dysvrctl",) if layout.exists(image, path)]
+    yield from ask.environment_problems(where, programs, list(values))
 
 
 def _environment(container: dict, documents) -> dict[str, str]:

@@ -43,14 +43,15 @@ class Programs:
         if done.returncode != 0:
             yield f"{where}: dysvr-proxy {' '.join(test)}: {_first_line(done)}"
 
-    def environment_problems(self, where: str, words: list[str], names: list[str]):
-        """Whether the program reads the variables of ours that are set for it."""
-        name = pathlib.Path(words[0]).name
-        subcommand = [word for word in words[1:2] if not word.startswith("-")]
-        help_text = self._run(name, [*subcommand, "--help"]).stdout if name in OURS and name != PROXY else ""
+    def environment_problems(self, where: str, programs: list[str], names: list[str]):
+        """Whether one of the programs reads each of our variables that are set for them."""
+        known = ""
+        for name in (pathlib.Path(program).name for program in programs):
+            if name in OURS and name != PROXY:
+                known += self._run(name, ["run", "--help"] if name == "dysvr-node" else ["--help"]).stdout
         for variable in names:
-            if variable.startswith("DYSVR_") and f"[env: {variable}=" not in help_text:
-                yield f"{where}: {name} does not read {variable}"
+            if variable.startswith("DYSVR_") and f"[env: {variable}" not in known:
+                yield f"{where}: {' and '.join(programs)} read no {variable}"
 
 
 def _first_line(done: subprocess.CompletedProcess) -> str:

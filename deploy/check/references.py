@@ -3,6 +3,9 @@
 import re
 from collections import Counter
 
+# The name of one pod of a StatefulSet, with a port.
+PER_POD = r"(http://([\w-]+)-(\d+)\.([\w-]+)\.([\w-]+)\.svc:(\d+))"
+
 
 def by(documents: list[dict], kind: str) -> dict[str, dict]:
     """The documents of a kind by name."""
@@ -54,6 +57,8 @@ def problems(documents: list[dict]):
             yield f"{where}: does not select its own pods"
         if pod["spec"].get("priorityClassName", next(iter(classes), None)) not in {None, *classes}:
             yield f"{where}: no priority class {pod['spec']['priorityClassName']}"
+        if "serviceName" in workload["spec"] and workload["spec"]["serviceName"] not in services:
+            yield f"{where}: no Service {workload['spec']['serviceName']}"
         volumes = {volume["name"] for volume in pod["spec"].get("volumes", []) + _claims(workload)}
         for container in containers(workload):
             for mount in container.get("volumeMounts", []):
@@ -62,12 +67,14 @@ def problems(documents: list[dict]):
             for variable in container.get("env", []):
                 yield from _variable(f"{where}, {container['name']}", variable, config_maps, pod)
 
+    sets = by(documents, "StatefulSet")
     for name, config_map in config_maps.items():
         for value in config_map["data"].values():
-            for service, namespace, port in re.findall(r"http://([\w-]+)\.([\w-]+)\.svc:(\d+)", value):
+            for url, owner, ordinal, service, namespace, port in re.findall(PER_POD, value):
                 target = services.get(service)
-                if not target or target["metadata"]["namespace"] != namespace or int(port) not in _ports(target):
-                    yield f"ConfigMap/{name}: no Service {service}.{namespace} with port {port}"
+                there = target and target["metadata"]["namespace"] == namespace and int(port) in _ports(target)
+                if not there or int(ordinal) >= sets.get(owner, {"spec": {"replicas": 0}})["spec"]["replicas"]:
+                    yield f"ConfigMap/{name}: nobody answers to {url}"
 
 
 def _claims(workload: dict) -> list[dict]:

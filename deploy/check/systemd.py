@@ -42,6 +42,9 @@ def _unit(unit: pathlib.Path, machine: pathlib.Path, tmpfiles: list[str], ask, p
         commented |= dict(re.findall(r"^#(\w+)=(.*)", text, re.M))
 
     writable = values.get("ReadWritePaths", "").split() + [f"/var/lib/{name}" for name in values.get("StateDirectory", "").split()]
+    for name, value in environment.items():
+        if value.startswith("file:") and not any(value.startswith(f"file:{top}/") for top in writable):
+            yield f"{unit.name}: {name} {value} is not writable for it"
     for key, line in settings:
         if not key.startswith("Exec"):
             continue
@@ -50,9 +53,7 @@ def _unit(unit: pathlib.Path, machine: pathlib.Path, tmpfiles: list[str], ask, p
             if not layout.exists(machine, path) and not any(path == top or path.startswith(f"{top}/") for top in writable):
                 yield f"{unit.name}: {path} is neither installed nor writable for it"
         yield from ask.problems(unit.name, words, prefix)
-    # Variables that the command line spells out need not be known to the program.
-    own = [name for name in environment | commented if f"${{{name}}}" not in values["ExecStart"]]
-    yield from ask.environment_problems(unit.name, shlex.split(values["ExecStart"]), own)
+    yield from ask.environment_problems(unit.name, shlex.split(values["ExecStart"])[:1], list(environment | commented))
 
     if "dysvr-proxy" in unit.name or "dysvr-node" in unit.name:
         for path in [*prefix.absolute_paths(), values.get("PIDFile", layout.RUN)]:

@@ -17,7 +17,7 @@ check_main = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(check_main)
 
 NODE = "deploy/kubernetes/base/node/daemonset.yaml"
-CONTROLLER = "deploy/kubernetes/base/controller/deployment.yaml"
+CONTROLLER = "deploy/kubernetes/base/controller/statefulset.yaml"
 SINGLE = "deploy/kubernetes/overlays/single/statefulset.yaml"
 PROXY_UNIT = "deploy/systemd/dysvr-proxy.service"
 NODE_UNIT = "deploy/systemd/dysvr-node.service"
@@ -35,16 +35,17 @@ FAULTS = [
     (NODE, "shareProcessNamespace: true", "shareProcessNamespace: false", "shareProcessNamespace"),
     (NODE, "dnsPolicy: ClusterFirstWithHostNet", "dnsPolicy: ClusterFirst", "Service from the host's network"),
     (NODE, "terminationGracePeriodSeconds: 75", "terminationGracePeriodSeconds: 30", "grace period"),
-    (NODE, "name: DYSVR_NODE_LABELS", "name: DYSVR_NODE_LABEL", "does not read DYSVR_NODE_LABEL"),
+    (NODE, "name: DYSVR_NODE_LABELS", "name: DYSVR_NODE_LABEL", "read no DYSVR_NODE_LABEL"),
     (NODE, "dysvr/node-labels: pool", "dysvr/labels: pool", "no annotation dysvr/node-labels"),
     (NODE, "priorityClassName: dysvr-node", "priorityClassName: dysvr", "no priority class dysvr"),
     (NODE, "{name: run, mountPath: /run/dysvr}", "{name: tmp, mountPath: /run/dysvr}", "no volume tmp"),
     (NODE, "automountServiceAccountToken: false", "automountServiceAccountToken: true", "token"),
     (CONTROLLER, "image: dysvr-controller:0.1.0", "image: dysvr-controller:latest", "image dysvr-controller:latest"),
-    (SINGLE, "grpc: {port: 7480}", "grpc: {port: 7481}", "asks port 7481"),
-    ("deploy/kubernetes/base/controller/service.yaml", "port: 7480", "port: 7481", "no Service dysvr-controller.dysvr"),
+    (SINGLE, "grpc: {port: 7480,", "grpc: {port: 7481,", "asks port 7481"),
+    ("deploy/kubernetes/base/controller/service.yaml", "port: 7480", "port: 7481", "nobody answers to http://dysvr-controller-0"),
     ("deploy/kubernetes/base/controller/poddisruptionbudget.yaml", "      app.kubernetes.io/name: dysvr-", "      app.kubernetes.io/name: ", "selects 0"),
-    (SINGLE, "[--listen,", "[--lisen,", "--lisen"),
+    ("deploy/kubernetes/overlays/single/configmap.yaml", "file:/var/lib/dysvr-c", "file:/var/lib/c", "is not on a writable volume"),
+    (SINGLE, "--listen=", "--lisen=", "--lisen"),
     (PROXY_UNIT, "KillMode=", "KillMod=", "KillMod"),
     (PROXY_UNIT, "-s reload", "-s reloaded", "reloaded"),
     (PROXY_UNIT, "PIDFile=/run/dysvr/nginx.pid", "PIDFile=/run/dysvr/proxy.pid", "another pid file"),
