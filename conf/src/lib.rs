@@ -3,6 +3,8 @@
 //! No I/O of its own (files, globs and host names come through a [`source::Source`] that the caller passes), no clock,
 //! no async. What the controller accepts with this crate is exactly what nodes accept.
 
+pub mod bundle;
+pub mod diff;
 pub mod digest;
 pub mod directive;
 pub mod glob;

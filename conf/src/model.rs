@@ -207,6 +207,18 @@ pub enum ServerName {
     },
 }
 
+impl fmt::Display for ServerName {
+    /// As it could stand in a file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Leading(name) => write!(f, "*.{name}"),
+            Self::Trailing(name) => write!(f, "{name}.*"),
+            Self::Regex { regex, .. } => write!(f, "~{}", regex.pattern()),
+        }
+    }
+}
+
 /// The locations of one level.
 #[derive(Debug, Default)]
 pub struct Locations {

@@ -66,14 +66,14 @@ impl Load<'_> {
         let mut seen: FxHashSet<(u8, &str)> = FxHashSet::default();
         for vhost in vhosts {
             for name in &vhost.names {
-                let (key, shown) = match name {
-                    ServerName::Exact(name) => ((0, &**name), name.to_string()),
-                    ServerName::Leading(name) => ((1, &**name), format!("*.{name}")),
-                    ServerName::Trailing(name) => ((2, &**name), format!("{name}.*")),
+                let key = match name {
+                    ServerName::Exact(name) => (0, &**name),
+                    ServerName::Leading(name) => (1, &**name),
+                    ServerName::Trailing(name) => (2, &**name),
                     ServerName::Regex { .. } => continue,
                 };
                 if !seen.insert(key) {
-                    let text = format!("conflicting server name \"{shown}\" on {addr}, ignored");
+                    let text = format!("conflicting server name \"{name}\" on {addr}, ignored");
                     let problem = crate::problem::Problem { text, place: Some(vhost.place.clone()) };
                     self.warnings.push((vhost.order.clone(), problem));
                 }

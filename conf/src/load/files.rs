@@ -15,9 +15,12 @@ use crate::syntax::{self, Directive, Position, Tree};
 /// `include`s may be nested this deep.
 const MAX_DEPTH: usize = 50;
 
-/// Inclusions of one load, a file included twice counting twice: what stops a set of files that include each other
-/// many times over from expanding without end. Ten thousand vhosts with ten includes each are a tenth of it.
-const MAX_INCLUSIONS: usize = 1_000_000;
+/// Inclusions in one pass over `http`, a file included twice counting twice: what stops a set of files that include each
+/// other many times over from expanding without end. Ten thousand vhosts with an upstream file each are a tenth of it.
+pub(crate) const MAX_INCLUSIONS: usize = 250_000;
+
+/// The same for one `server`.
+pub(crate) const MAX_SERVER_INCLUSIONS: usize = 5_000;
 
 /// A parsed file.
 pub(crate) struct File<'a> {
@@ -134,12 +137,13 @@ impl<'a> Load<'a> {
         };
         let mut files = Vec::with_capacity(paths.len());
         for path in paths.iter() {
-            self.inclusions += 1;
+            let spent = self.inclusions_left == 0;
+            self.inclusions_left = self.inclusions_left.saturating_sub(1);
             let refusal = if site.holds(path) {
                 Some(format!("\"{}\" includes itself", path.display()))
             } else if site.depth == MAX_DEPTH {
                 Some("includes are nested too deeply".into())
-            } else if self.inclusions > MAX_INCLUSIONS {
+            } else if spent {
                 Some("too many includes".into())
             } else {
                 None
@@ -152,7 +156,7 @@ impl<'a> Load<'a> {
                 }
                 Err(text) => self.problem(site, directive.end, text),
             }
-            if self.inclusions > MAX_INCLUSIONS {
+            if spent {
                 break;
             }
         }

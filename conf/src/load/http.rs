@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Load;
 use super::block::{Pending, Target, inside};
-use super::files::Site;
+use super::files::{MAX_INCLUSIONS, Site};
 use crate::directive::{self, HTTP};
 use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
 use crate::model::{Http, OrderKey, Reach, Vhost};
@@ -32,6 +32,7 @@ impl<'a> Load<'a> {
     pub(crate) fn http(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Http {
         let directives = inside(directive);
         self.name_maps(site, directives);
+        self.inclusions_left = MAX_INCLUSIONS;
         self.formats.push(log::combined());
 
         let mut block = HttpBlock::default();

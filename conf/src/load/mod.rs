@@ -75,7 +75,8 @@ pub(crate) struct Load<'a> {
     trees: &'a Arena<File<'a>>,
     files: FxHashMap<PathBuf, Result<&'a File<'a>, String>>,
     globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
-    inclusions: usize,
+    /// How many inclusions the pass may still make.
+    inclusions_left: usize,
     problems: Vec<(OrderKey, Problem)>,
     warnings: Vec<(OrderKey, Problem)>,
     /// The maps' names; the last of equal ones counts.
@@ -109,7 +110,7 @@ impl<'a> Load<'a> {
             trees,
             files: FxHashMap::default(),
             globs: FxHashMap::default(),
-            inclusions: 0,
+            inclusions_left: files::MAX_INCLUSIONS,
             problems: Vec::new(),
             warnings: Vec::new(),
             maps: FxHashMap::default(),

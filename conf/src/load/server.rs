@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Load;
 use super::block::{Target, inside};
-use super::files::Site;
+use super::files::{MAX_SERVER_INCLUSIONS, Site};
 use super::http::{Levels, key_of};
 use super::location::Body;
 use super::variables::VhostScope;
@@ -40,6 +40,8 @@ impl<'a> Load<'a> {
     pub(crate) fn vhost(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>, levels: &Levels) -> Option<Vhost> {
         let directives = inside(directive);
         self.vhost = Some(VhostScope::default());
+        // Two passes: the survey and the application.
+        self.inclusions_left = 2 * MAX_SERVER_INCLUSIONS;
         let mut words = Words::default();
         if !self.survey(site, directives, 0, &mut words) {
             self.problem(site, directive.end, "blocks are nested too deeply");

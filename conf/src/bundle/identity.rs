@@ -1,0 +1,63 @@
+//! Giving vhosts their identity: a `vsvc_id` line for each `server` that has none.
+
+use crate::syntax;
+
+/// A file in which every `server` has a `vsvc_id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// The text.
+    pub text: String,
+    /// The numbers that were given, in the order of the servers.
+    pub ids: Vec<u64>,
+}
+
+/// Writes `    vsvc_id N;` as the first line of each `server {}` at the top of a file that has none, counting up from
+/// `next_id`. All other bytes stay as they are. A file that is wrong in itself is left alone: validation says why.
+pub fn assign_vsvc_ids(text: &str, next_id: u64) -> Assigned {
+    let tree = syntax::parse(text.as_bytes());
+    let mut assigned = Assigned { text: String::with_capacity(text.len() + 64), ids: Vec::new() };
+    let mut done = 0;
+    if tree.errors.is_empty() {
+        let servers = tree.directives.iter().filter(|directive| directive.name() == "server");
+        for server in servers {
+            let Some(block) = &server.block else { continue };
+            if block.directives.iter().any(|directive| directive.name() == "vsvc_id") {
+                continue;
+            }
+            let id = next_id.saturating_add(assigned.ids.len() as u64);
+            let inside = server.end.offset as usize + 1;
+            let line_end = if text[inside..].starts_with("\r\n") { "\r\n" } else { "\n" };
+            assigned.text += &text[done..inside];
+            assigned.text += &format!("{line_end}    vsvc_id {id};");
+            assigned.ids.push(id);
+            done = inside;
+        }
+    }
+    assigned.text += &text[done..];
+    assigned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_added() {
+        for (text, expected, ids) in [
+            ("server {\n    listen 80;\n}\n", "server {\n    vsvc_id 7;\n    listen 80;\n}\n", vec![7]),
+            ("server {\r\n}\r\n", "server {\r\n    vsvc_id 7;\r\n}\r\n", vec![7]),
+            ("server{listen 80;}", "server{\n    vsvc_id 7;listen 80;}", vec![7]),
+            ("server {\n vsvc_id 3;\n}", "server {\n vsvc_id 3;\n}", vec![]),
+            (
+                "# server {\nserver{}\nupstream u { server a; }\nserver { vsvc_id 1; }\nserver\n{ }",
+                "# server {\nserver{\n    vsvc_id 7;}\nupstream u { server a; }\nserver { vsvc_id 1; }\n\
+                 server\n{\n    vsvc_id 8; }",
+                vec![7, 8],
+            ),
+            ("server {", "server {", vec![]),
+            ("", "", vec![]),
+        ] {
+            assert_eq!(assign_vsvc_ids(text, 7), Assigned { text: expected.into(), ids }, "{text:?}");
+        }
+    }
+}
