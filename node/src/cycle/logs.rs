@@ -1,5 +1,6 @@
 //! The log files of a vhost, opened when the vhost is made: in the master before the workers are forked (they inherit
-//! them, root or not), in the workers when it joins in place.
+//! them, root or not), in the workers when it joins in place. Those of `http` itself are opened at the start even when
+//! no vhost logs there yet: a worker that is not root may be unable to.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use dysvr_conf::http::LocConf;
 use dysvr_conf::http::rewrite::Op;
 use dysvr_conf::main_conf::LogTarget;
-use dysvr_conf::model::{Locations, Vhost};
+use dysvr_conf::model::{Http, Locations, Vhost};
 
 use super::Refusal;
 use crate::log::{LogFile, open_file};
@@ -27,6 +28,13 @@ struct Open<'a> {
     files: Vec<Rc<LogFile>>,
     /// Configurations that were looked at: most locations share their vhost's.
     seen: Vec<*const ()>,
+}
+
+/// Opens each file that `http` itself logs to.
+pub(super) fn open_http(http: &Http) -> Result<Box<[Rc<LogFile>]>, Refusal> {
+    let mut open = Open { prefix: &http.options.prefix, files: Vec::new(), seen: Vec::new() };
+    open.conf(&http.loc)?;
+    Ok(open.files.into_boxed_slice())
 }
 
 impl Open<'_> {

@@ -54,6 +54,8 @@ pub struct Cycle {
     vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
     upstreams: RefCell<HashMap<Arc<str>, Rc<UpstreamCell>>>,
     count: Cell<usize>,
+    /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
+    _logs: Box<[Rc<LogFile>]>,
 }
 
 impl Cycle {
@@ -63,12 +65,14 @@ impl Cycle {
         let (vhosts, upstreams) = conf.http.as_mut().map_or_else(Default::default, |http| {
             (std::mem::take(&mut http.vhosts), std::mem::take(&mut http.upstreams))
         });
+        let logs = conf.http.as_ref().map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
             conf: Rc::new(conf),
             listeners: RefCell::default(),
             vhosts: RefCell::default(),
             upstreams: RefCell::default(),
             count: Cell::new(0),
+            _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };
         let prepared = cycle.prepare(change)?;

@@ -1,9 +1,10 @@
 //! Open log files: one per path and process, reopened by USR1.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -15,9 +16,17 @@ pub struct LogFile {
 }
 
 thread_local!(static OPEN: RefCell<HashMap<PathBuf, Weak<LogFile>>> = RefCell::default());
+thread_local!(static OWNER: Cell<Option<u32>> = const { Cell::new(None) });
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    if let Some(uid) = OWNER.get()
+        && file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() != uid)
+    {
+        // May be refused (a file of somebody else, no capability): then workers go without, as before.
+        let _ = std::os::unix::fs::fchown(&file, Some(uid), None);
+    }
+    Ok(file)
 }
 
 /// The open file of a path (absolute), opened if it is not yet.
@@ -46,8 +55,10 @@ pub fn reopen_all() -> Vec<(PathBuf, io::Error)> {
     failed
 }
 
-/// Gives the open regular files to the workers' user, so that workers can open them anew by themselves.
+/// Gives the open regular files, and those that will be opened, to the workers' user, so that workers can open them by
+/// themselves: the master is the first to open the logs of a vhost that joins in place.
 pub fn chown_all(uid: u32) {
+    OWNER.set(Some(uid));
     OPEN.with_borrow(|all| {
         for log in all.values().filter_map(Weak::upgrade) {
             if log.file.borrow().metadata().is_ok_and(|meta| meta.is_file()) {
