@@ -13,6 +13,8 @@ const SCREEN: usize = 12;
 /// Remembers what has been said.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
+    /// The line that says how far it is to go.
+    headed: bool,
     phase: Option<String>,
     /// Of each node: the state that was last said.
     states: BTreeMap<String, String>,
@@ -48,7 +50,9 @@ impl Progress {
         let mut lines = Vec::new();
         let mut say = |text: String, failure: bool| lines.push(Line { text, failure });
         let title = format!("rollout/{}", rollout.rollout);
-        if self.phase.is_none() {
+        // A rollout that waits for another one has no waves yet.
+        if !self.headed && !rollout.waves.is_empty() {
+            self.headed = true;
             let (nodes, waves) = (count(rollout.nodes(), "node"), count(rollout.waves.len(), "wave"));
             let (from, to) = (rollout.from_revision, rollout.to_revision);
             say(format!("{title}: revision {from} -> {to}, {nodes} in {waves}"), false);
@@ -194,6 +198,17 @@ mod tests {
         assert_eq!(texts(progress.lines(&rollout)), wanted);
         rollout.phase = "rolled-back".into();
         assert!(progress.lines(&rollout).is_empty(), "the end is the verdict's to tell");
+    }
+
+    #[test]
+    fn a_rollout_that_waits_says_how_far_it_goes_when_it_starts() {
+        let running = samples::rollouts().remove(0);
+        let queued = Rollout { phase: "queued".into(), waves: vec![], wave: 0, ..running.clone() };
+        let mut progress = Progress::default();
+        assert_eq!(texts(progress.lines(&queued)), ["rollout/7 queued"]);
+        let said = texts(progress.lines(&running));
+        assert_eq!(said[0], "rollout/7: revision 6 -> 7, 3 nodes in 2 waves");
+        assert_eq!(said.len(), 4, "{said:?}");
     }
 
     #[test]

@@ -60,10 +60,11 @@ pub fn span(ms: i64) -> String {
     }
 }
 
-/// A length of time in milliseconds, with tenths while they matter: `1.3s`, `4m30s`.
+/// A length of time in milliseconds, as precise as matters: `12ms`, `1.3s`, `4m30s`.
 pub fn precise(ms: i64) -> String {
     match ms.max(0) {
-        ms @ ..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        ms @ ..1_000 => format!("{ms}ms"),
+        ms @ 1_000..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
         ms => span(ms),
     }
 }
@@ -101,6 +102,6 @@ mod tests {
         assert_eq!(age(5, 0), "<none>");
         assert_eq!(age(1000, 5000), "0s");
         assert_eq!(millis(56_007), "56.007");
-        assert_eq!((precise(1_399), precise(-5), precise(270_000)), ("1.3s".into(), "0.0s".into(), "4m30s".into()));
+        assert_eq!((precise(1_399), precise(-5), precise(270_000)), ("1.3s".into(), "0ms".into(), "4m30s".into()));
     }
 }
