@@ -133,6 +133,7 @@ fn an_operator_pauses_resumes_aborts_and_undoes() {
     let scene = Scene::new(3);
     scene.agents[0].set(Manner::Wait);
     scene.ctl.ok(&["apply", "-f", "a.conf", "--waves", "1"]);
+    scene.until("the rollout to start", || scene.phase("1") == "running");
     assert!(scene.ctl.ok(&["rollout", "pause"]).starts_with("rollout/1 paused"));
     scene.agents[0].set(Manner::Obey);
     scene.until("the node at work to finish", || scene.agents[0].revision() == 1);
@@ -145,6 +146,7 @@ fn an_operator_pauses_resumes_aborts_and_undoes() {
     write(scene.dir.path(), &[("a.conf", &vhost(81))]);
     scene.agents[0].set(Manner::Wait);
     scene.ctl.ok(&["apply", "-f", "a.conf", "--waves", "1"]);
+    scene.until("the rollout to start", || scene.phase("2") == "running");
     assert!(scene.ctl.ok(&["rollout", "abort"]).starts_with("rollout/2 aborted"));
     scene.agents[0].set(Manner::Obey);
     assert!(scene.run(&["rollout", "watch", "2"], 1).stderr.contains("rollout/2 aborted"));
