@@ -37,9 +37,8 @@ pub fn color_of(state: &str) -> Option<AnsiColors> {
     Some(match state {
         "current" | "done" | "D" => AnsiColors::Green,
         "failed" | "rolled-back" | "aborted" | "drifted" | "away" | "F" => AnsiColors::Red,
-        "running" | "soaking" | "paused" | "rolling-back" | "updating" | "behind" | "undone" | "I" | "R" | "L" => {
-            AnsiColors::Yellow
-        }
+        "queued" | "running" | "soaking" | "paused" | "rolling-back" | "updating" | "behind" | "undone" | "I" | "R"
+        | "L" => AnsiColors::Yellow,
         _ => return None,
     })
 }

@@ -269,7 +269,7 @@ pub struct Rollout {
     pub from_revision: u64,
     /// Where it goes.
     pub to_revision: u64,
-    /// running, soaking, paused, rolling-back, done, rolled-back, aborted, failed
+    /// queued, running, soaking, paused, rolling-back, done, rolled-back, aborted, failed
     pub phase: String,
     /// Why it is in that phase, if there is something to say.
     pub reason: String,

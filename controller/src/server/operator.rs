@@ -280,7 +280,7 @@ async fn patiently<T>(work: impl Future<Output = Result<T, Status>>) -> Result<T
     match timeout(Lead::PATIENCE, work).await {
         Ok(answer) => answer,
         Err(_) => {
-            Err(Status::unavailable("the store did not answer in time; whether the change was stored is unknown"))
+            Err(Status::deadline_exceeded("the store did not answer in time; whether the change was stored is unknown"))
         }
     }
 }

@@ -66,10 +66,9 @@ impl Applied {
     pub(super) fn new(reply: &ApplyReply, dry_run: bool) -> Self {
         let plan = reply.plan.as_ref();
         let changes: Vec<Change> = plan.map_or(&[][..], |plan| &plan.changes).iter().map(Change::from).collect();
-        let stored = !dry_run && !changes.is_empty();
         Self {
             dry_run,
-            revision: Some(reply.revision).filter(|revision| stored && *revision > 0),
+            revision: Some(reply.revision).filter(|revision| *revision > 0),
             rollout: Some(reply.rollout).filter(|id| *id > 0),
             objects: plan::effects(&changes),
             changes,
