@@ -26,6 +26,7 @@ fn nonsense_exits_with_2_and_says_why() {
         (&["apply", "-f", "nginx.conf"], "nginx.conf is the main file of a node"),
         (&["apply", "-f", "none"], "none has no auto_vhost/*.conf and no *.conf"),
         (&["apply", "-f", "-"], "error: -f - needs --name"),
+        (&["apply", "-f", "-", "--name", "a/b.conf"], "error: \"a/b.conf\" is no name of a vhost file"),
         (&["get", "pods"], "error: dysvr does not have a resource type \"pods\""),
         (&["get", "vhosts", "--rollout", "3"], "error: --rollout is for tasks, not for vhosts"),
         (&["get", "rollouts", "-w", "-o", "json"], "error: --watch prints tables"),
@@ -71,6 +72,40 @@ fn a_controller_that_never_answers_costs_the_request_timeout() {
     let run = ctl.run(&["get", "nodes", "--request-timeout", "300ms"]);
     assert_eq!(run.code, 4, "{run:?}");
     assert!(run.stderr.contains("300ms"), "{run:?}");
+}
+
+#[test]
+fn complete_files_are_checked_without_a_controller() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = "include auto_upstream/a.conf;\nserver {\n    vsvc_id 1;\n    listen 80;\n    \
+                location / { proxy_pass http://a; }\n}\n";
+    write(
+        dir.path(),
+        &[
+            ("site/auto_vhost/a.conf", good),
+            ("site/auto_upstream/a.conf", "upstream a { server 127.0.0.1:81; }\n"),
+            ("site/auto_upstream/spare.conf", "upstream spare { server 127.0.0.1:82; }\n"),
+            ("bad.conf", "server {\n    listn 80;\n    location / { proxy_pass http://nobody; }\n}\n"),
+            ("lacks.conf", "server {\n    include gone.conf;\n}\n"),
+        ],
+    );
+    let ctl = Ctl::new(nobody(), dir.path());
+    for more in [&[][..], &["--offline"]] {
+        let run = ctl.run(&[&["validate", "-f", "site"], more].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (0, "3 files valid\n"), "{run:?}");
+        let warning = "warning: site/auto_upstream/spare.conf: nothing includes it, it has no effect\n";
+        assert_eq!(run.stderr, warning);
+        let run = ctl.run(&[&["validate", "-f", "bad.conf"], more].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (3, ""), "{run:?}");
+        assert!(run.stderr.starts_with("bad.conf:2: unknown directive \"listn\"\nbad.conf:3: "), "{run:?}");
+        assert!(run.stderr.ends_with("error: 2 problems, nothing was stored\n"), "{run:?}");
+    }
+    // What is missing here the fleet may have: only a controller knows.
+    assert_eq!(ctl.run(&["validate", "-f", "lacks.conf"]).code, 4);
+    let run = ctl.run(&["validate", "-f", "lacks.conf", "--offline"]);
+    assert!(run.code == 3 && run.stderr.starts_with("lacks.conf:2: open() \"gone.conf\" failed"), "{run:?}");
+    let run = ctl.run_with_stdin(&["validate", "-f", "-", "--name", "in.conf"], "server { listn 8080; }\n");
+    assert!(run.code == 3 && run.stderr.starts_with("in.conf:1: unknown directive \"listn\"\n"), "{run:?}");
 }
 
 #[test]

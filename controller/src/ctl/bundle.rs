@@ -79,6 +79,9 @@ pub enum InvalidInput {
     /// The main file is no part of what is rolled out.
     #[error("{} is the main file of a node, not a vhost file", .0.display())]
     MainFile(PathBuf),
+    /// A vhost file lies directly in its folder, because that is where nodes look.
+    #[error("\"{0}\" is no name of a vhost file: it is a file name, or {VHOSTS}/ and a file name")]
+    NotDirect(String),
     /// Names travel as text.
     #[error("the name of {} is not UTF-8", .0.display())]
     Name(PathBuf),
@@ -99,6 +102,9 @@ impl Bundle {
     pub fn add_text(&mut self, name: &str, content: Vec<u8>) -> Result<(), InvalidInput> {
         let path = PathBuf::from(name);
         let name = name.strip_prefix("auto_vhost/").unwrap_or(name);
+        if name.is_empty() || name.contains('/') {
+            return Err(InvalidInput::NotDirect(path.display().to_string()));
+        }
         let name = if name.ends_with(".conf") { name.to_owned() } else { format!("{name}.conf") };
         let found = include::includes(&content);
         self.missing.extend(

@@ -14,6 +14,7 @@ pub mod exit;
 pub mod follow;
 pub mod include;
 pub mod input;
+pub mod local;
 pub mod output;
 pub mod plan;
 pub mod progress;
