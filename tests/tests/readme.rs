@@ -1,0 +1,80 @@
+//! The README's "first ten minutes by hand" are run as they stand there: only ports and the folder on the tmpfs are
+//! exchanged for free ones.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dysvr_tests::process::{self, Process};
+use dysvr_tests::{binaries, ports};
+
+/// The shell blocks of the chapter, in order, and the command that ends the tour.
+fn tour(readme: &str) -> Result<(Vec<String>, String)> {
+    let (_, chapter) =
+        readme.split_once("## The first ten minutes by hand").context("the README has no such chapter")?;
+    let chapter = chapter.split("\n## ").next().unwrap_or(chapter);
+    let blocks: Vec<String> =
+        chapter.split("```sh\n").skip(1).filter_map(|rest| Some(rest.split("```").next()?.to_owned())).collect();
+    let (_, end) = chapter.split_once("And the end: `").context("the README does not end its tour")?;
+    Ok((blocks, end.split('`').next().unwrap_or_default().to_owned()))
+}
+
+#[test]
+fn the_first_ten_minutes() -> Result<()> {
+    let readme = fs::read_to_string(binaries::workspace().join("README.md"))?;
+    let (blocks, end) = tour(&readme)?;
+    ensure!(blocks.len() >= 4, "{} shell blocks", blocks.len());
+
+    let dir = tempfile::Builder::new().prefix("dysvr-readme-").tempdir()?;
+    let checkout = dir.path().join("checkout");
+    fs::create_dir_all(checkout.join("target"))?;
+    let programs = binaries::path("dysvrctl")?;
+    symlink(programs.parent().context("no directory")?, checkout.join("target/release"))?;
+    let tasks = tempfile::Builder::new().prefix("dysvr-readme-").tempdir_in("/dev/shm")?;
+
+    let mut script = "set -m\n".to_owned();
+    for (number, block) in blocks.iter().enumerate() {
+        // Each command is shown, so that a failure is seen where it happened.
+        script.push_str(&format!("echo '## block {}' | tee /dev/stderr\nset -v\n{block}\nset +v\n", number + 1));
+    }
+    script.push_str(&format!("{end}\nwait\necho '## the end'\n"));
+    for port in ["7480", "8080", "9000"] {
+        ensure!(script.contains(port), "the README no longer uses port {port}");
+        script = script.replace(port, &ports::free()?.to_string());
+    }
+    script = script.replace("/dev/shm/dysvr-tour", &tasks.path().display().to_string());
+
+    let file = dir.path().join("tour.sh");
+    fs::write(&file, &script)?;
+    let mut command = Command::new("bash");
+    command.arg(&file).current_dir(&checkout).env("HOME", dir.path()).env_remove("DYSVR_CONTROLLER");
+    let mut shell = Process::start("tour", &mut command, dir.path())?;
+    let ended = shell.wait(Duration::from_secs(90));
+    let said = shell.output();
+    drop(shell);
+    let master = fs::read_to_string(dir.path().join("dysvr-tour/n1/logs/nginx.pid"));
+    if let Some(pid) = master.ok().and_then(|text| text.trim().parse().ok()) {
+        process::end_all(&[pid].into());
+    }
+    ended.with_context(|| said.clone())?;
+    let log = fs::read_to_string(dir.path().join("dysvr-tour/n1/logs/error.log")).unwrap_or_default();
+    for wanted in [
+        "test is successful",
+        "hello.example",
+        "HTTP/1.1 200 OK",
+        "bad.conf:1: unknown directive \"listn\"",
+        "status=D",
+        "## the end",
+    ] {
+        ensure!(said.contains(wanted), "{wanted:?} is not in what the tour printed:\n{said}\n{log}");
+    }
+    for mistake in ["command not found", "No such file", "onnection refused", "[alert]", "panicked"] {
+        ensure!(
+            !said.contains(mistake) && !log.contains(mistake),
+            "{mistake:?} in what the tour printed:\n{said}\n{log}"
+        );
+    }
+    Ok(())
+}
