@@ -46,10 +46,10 @@ impl Line {
         let mut rest = text.trim();
         while let Some((key, tail)) = rest.split_once('=') {
             let (value, tail) = match tail.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-                None => tail.split_once(' ').unwrap_or((tail, "")),
+                Some(quoted) => unquote(quoted),
+                None => tail.split_once(' ').map_or((tail.to_owned(), ""), |(value, tail)| (value.to_owned(), tail)),
             };
-            fields.insert(key.trim().to_owned(), value.to_owned());
+            fields.insert(key.trim().to_owned(), value);
             rest = tail.trim_start();
         }
         Self { fields }
@@ -69,6 +69,20 @@ impl Line {
     pub fn reason(&self) -> &str {
         self.fields.get("reason").map_or("", String::as_str)
     }
+}
+
+/// The value up to its closing quote, and what follows.
+fn unquote(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (value, &text[at + 1..]),
+            '\\' => value.extend(chars.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
 }
 
 /// The task file of one proxy.
@@ -163,8 +177,8 @@ mod tests {
         let conf = "/usr/local/services/nginx_install-1.0/l7_nginx/common/dysvr_25208.conf";
         let line = Line::text(Kind::Add, Path::new(conf), &[131_942], &["1074728"], 25_208);
         assert_eq!(line, crate::seed::TASK_LINE.trim());
-        let read = Line::parse(&(line.replace("status=I", "status=F") + " reason=\"no such file\" later=1"));
-        assert_eq!((read.task_id(), read.status(), read.reason()), (Some(25_208), Some('F'), "no such file"));
+        let read = Line::parse(&(line.replace("status=I", "status=F") + " reason=\"no \\\"such\\\" file\" later=1"));
+        assert_eq!((read.task_id(), read.status(), read.reason()), (Some(25_208), Some('F'), "no \"such\" file"));
         assert_eq!(read.fields["later"], "1");
     }
 }

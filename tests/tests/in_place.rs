@@ -70,25 +70,31 @@ fn the_seeds_vhost_is_added_by_the_seeds_own_task() -> Result<()> {
     for reply in everywhere(&proxy, seed::HOST, 200, "origin seed")? {
         let head = &reply.head;
         ensure!(head.header("x-vsvc") == Some("131942") && head.header("x-task") == Some("25208"), "{head:?}");
-        let text = reply.text();
+        // What a header is called does not depend on case; origins do not see the case that the file has.
+        let text = reply.text().to_lowercase();
         for line in [
             &format!("Host: {}", seed::HOST),
             "X-Real-IP: 127.0.0.1",
             "X-Forwarded-For-Pound: 127.0.0.1",
             "X-Forwarded-For: 127.0.0.1",
         ] {
-            ensure!(text.contains(&format!("{line}\n")), "the origin was asked without {line:?}: {text}");
+            ensure!(
+                text.contains(&format!("{line}\n").to_lowercase()),
+                "the origin was asked without {line:?}: {text}"
+            );
         }
     }
-    let forwarded = [("Host", seed::HOST), ("X-Forwarded-For", "10.1.2.3, 10.9.9.9"), ("X-Real-IP", "10.7.7.7")];
+    // All of the location's ifs have run by the time a header is made.
+    let forwarded = [("Host", seed::HOST), ("X-Forwarded-For", "10.1.2.3, 10.9.9.9")];
     let reply = Connection::open(prefix.addr())?.request("GET", "/a?b=c", &forwarded, b"")?;
+    let text = reply.text().to_lowercase();
     for line in [
         "GET /a?b=c HTTP/1.0",
         "X-Forwarded-For: 10.1.2.3, 10.9.9.9, 127.0.0.1",
         "X-Forwarded-For-Pound: 10.1.2.3",
-        "X-Real-IP: 10.7.7.7",
+        "X-Real-IP: 10.1.2.3",
     ] {
-        ensure!(reply.text().contains(&format!("{line}\n")), "the origin was asked without {line:?}: {}", reply.text());
+        ensure!(text.contains(&format!("{line}\n").to_lowercase()), "the origin was asked without {line:?}: {text}");
     }
     if ports::has_ipv6() {
         let reply = client::get((std::net::Ipv6Addr::LOCALHOST, prefix.port).into(), seed::HOST, "/")?;
@@ -445,7 +451,8 @@ fn a_full_load_gives_what_the_updates_gave() -> Result<()> {
     wait::until("the reload", LIMIT, || proxy.workers().len() == 2 && proxy.workers().is_disjoint(&before))?;
     let loaded = elected()?;
     ensure!(updated == loaded, "updates gave {updated:?}\nthe files give {loaded:?}");
-    ensure!(updated.iter().any(|(_, _, vsvc)| vsvc.as_deref() == Some("3")), "{updated:?}");
+    // Of two vhosts with one name the one in the file that sorts first wins, though the other was added first.
+    ensure!(updated.iter().any(|(_, _, vsvc)| vsvc.as_deref() == Some("8")), "{updated:?}");
     Ok(())
 }
 
