@@ -250,8 +250,11 @@ pub(super) fn zone(cycle: &Cycle, old: Option<&Rc<Zone>>) -> io::Result<Rc<Zone>
 /// The folder of the task file, so that a shell can write a task without the agent.
 fn make_task_folder(cycle: &Cycle, prefix: &Path) {
     let path = crate::dysvr::task_file(&cycle.conf, prefix);
+    // Whatever the umask (a daemon has none): who may write there may put a task file there.
+    let mut make = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(make.recursive(true), 0o755);
     if let Some(folder) = path.parent()
-        && let Err(error) = std::fs::create_dir_all(folder)
+        && let Err(error) = make.create(folder)
     {
         log!(Level::Error, "mkdir() \"{}\" failed ({})", folder.display(), errno(&error));
     }
