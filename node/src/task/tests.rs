@@ -138,7 +138,7 @@ fn every_truncation_is_refused_or_the_whole_task() {
         for end in 0..text.len() {
             match TaskFile::parse(&text.as_bytes()[..end]) {
                 Ok(TaskFile(tasks)) if tasks.is_empty() => assert!(text[..end].trim().is_empty()),
-                Ok(TaskFile(tasks)) => assert_eq!(tasks, [task.clone()], "cut at {end}"),
+                Ok(TaskFile(tasks)) => assert_eq!(tasks, std::slice::from_ref(&task), "cut at {end}"),
                 Err(e) => assert_eq!(e.line, 1),
             }
         }
