@@ -3,6 +3,8 @@
 //! The two are separate processes that meet only in files and a signal, so each works without the other.
 
 #[macro_use]
+pub mod agent;
+pub mod cycle;
 pub mod log;
 
 pub mod cycle;

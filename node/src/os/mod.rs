@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod fork;
 pub mod listen;
+pub mod pidfd;
 pub mod process;
 pub mod signal;
 pub mod socket_io;

@@ -1,0 +1,86 @@
+//! A process held by a descriptor: the number of a process that ended is given to strangers, its descriptor is not.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A process. The descriptor is readable once it has ended.
+#[derive(Debug)]
+pub struct PidFd {
+    pid: u32,
+    fd: OwnedFd,
+}
+
+impl PidFd {
+    /// Takes hold of the process that has this number now. Who it is must be asked afterwards: if the descriptor is
+    /// [alive](Self::is_alive) after the questions, all answers were about the process that it holds.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let number = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0);
+        let number = number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))?;
+        // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call gave a new descriptor (close-on-exec by itself) that nobody else owns.
+        Ok(Self { pid, fd: unsafe { OwnedFd::from_raw_fd(fd as i32) } })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends it a signal. `ESRCH` when it has ended, never a signal to a successor of its number.
+    pub fn send(&self, signal: i32) -> io::Result<()> {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: without a siginfo the call takes integers only.
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, info, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether it has not ended yet. A zombie has ended.
+    pub fn is_alive(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry, and no waiting.
+        unsafe { libc::poll(&mut poll, 1, 0) == 0 }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn holds_a_process_to_its_end() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let process = PidFd::open(child.id()).unwrap();
+        assert!(process.is_alive());
+        process.send(0).unwrap();
+        process.send(libc::SIGTERM).unwrap();
+        child.wait().unwrap();
+        assert!(!process.is_alive());
+        assert_eq!(process.send(0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn odd_numbers_are_nobody() {
+        assert!(PidFd::open(0).is_err());
+        assert!(PidFd::open(u32::MAX).is_err());
+    }
+}
