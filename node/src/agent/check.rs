@@ -118,7 +118,7 @@ fn refusal(step: &Step, ledger: &Ledger, drifted: &[FileName]) -> Option<String>
         }
         return Some(format!("drift: changed by hand since revision {}: {}", ledger.revision, names.join(", ")));
     }
-    if step.from != ledger.revision {
+    if step.from != ledger.revision && step.to != ledger.revision {
         return Some(format!("behind: the task starts from revision {}, this node has {}", step.from, ledger.revision));
     }
     None

@@ -153,7 +153,8 @@ mod tests {
             tasks: vec![TaskId(n)],
             reload: None,
             changes: [(name, Some(ContentDigest::of(b"x")))].into(),
-            dirty: false,
+            touched: false,
+            reverting: None,
         })
     }
 

@@ -68,12 +68,15 @@ pub struct Begun {
     pub step: Option<BegunStep>,
     /// The numbers of its task lines.
     pub tasks: Vec<TaskId>,
-    /// By which way it goes.
+    /// Why it goes by reload; `None` in place.
     pub reload: Option<String>,
     /// What becomes of files. The former contents lie in the undo file.
     pub changes: FileChanges,
-    /// One of its lines took effect before another failed: undoing takes a reload.
-    pub dirty: bool,
+    /// A line of an earlier way of it took effect.
+    pub touched: bool,
+    /// It has failed with this reason after something may have taken effect: the files are restored, then the proxy
+    /// reloads them.
+    pub reverting: Option<String>,
 }
 
 /// The revision of a task that has begun.

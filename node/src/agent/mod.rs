@@ -6,4 +6,6 @@ pub mod ledger;
 pub mod managed;
 pub mod memory;
 pub mod order;
+pub mod plan;
 pub mod report;
+pub mod state;

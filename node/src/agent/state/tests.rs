@@ -1,0 +1,418 @@
+//! The machine in a small world of files, journal, task file and master, cut off at every step.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dysvr_proto::id::Epoch;
+
+use super::super::check::check;
+use super::super::ledger::{Ledger, Served};
+use super::super::managed::{FileName, Manifest};
+use super::super::order::Step;
+use super::*;
+use crate::task::Kind;
+
+type Files = BTreeMap<FileName, Vec<u8>>;
+
+fn name(text: &str) -> FileName {
+    FileName::new(text).unwrap()
+}
+
+fn files(list: &[(&str, &str)]) -> Files {
+    list.iter().map(|(n, c)| (name(n), c.as_bytes().to_vec())).collect()
+}
+
+fn manifest(files: &Files) -> Manifest {
+    Manifest(files.iter().map(|(n, c)| (n.clone(), ContentDigest::of(c))).collect())
+}
+
+/// What the master does with lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Master {
+    Obeys,
+    Refuses,
+    WantsReload,
+    /// The first line is done, the second refused.
+    StopsHalfway,
+    Silent,
+    /// Ends at the first signal; the next master starts from the files.
+    Dies,
+    /// Commits and ends before it says so.
+    DiesCommitted,
+    Absent,
+}
+
+struct World {
+    disk: Files,
+    undo: Files,
+    undo_names: Vec<FileName>,
+    ledger: Ledger,
+    lines: Vec<TaskLine>,
+    served: Files,
+    master: Master,
+    memory: Result<u64, String>,
+    test: Result<(), String>,
+    reports: Vec<Report>,
+    signals: usize,
+    now: Duration,
+}
+
+fn before() -> Files {
+    files(&[("auto_vhost/a.conf", "A"), ("auto_vhost/b.conf", "B")])
+}
+
+fn target() -> Files {
+    files(&[("auto_vhost/a.conf", "A2"), ("auto_vhost/c.conf", "C")])
+}
+
+impl World {
+    fn new(master: Master) -> Self {
+        let ledger =
+            Ledger { revision: Revision(1), epoch: Epoch(1), files: manifest(&before()), ..Ledger::default() };
+        Self {
+            disk: before(),
+            undo: Files::new(),
+            undo_names: vec![],
+            ledger,
+            lines: vec![],
+            served: before(),
+            master,
+            memory: Ok(70),
+            test: Ok(()),
+            reports: vec![],
+            signals: 0,
+            now: Duration::ZERO,
+        }
+    }
+
+    fn order() -> Order {
+        let after = target();
+        Order {
+            id: "t".into(),
+            origin: Origin::Controller(Step {
+                epoch: Epoch(1),
+                from: Revision(1),
+                to: Revision(2),
+                digest: manifest(&after).digest(),
+                whole: false,
+                rollout: RolloutId(1),
+            }),
+            write: after,
+            remove: [name("auto_vhost/b.conf")].into(),
+            deadline: None,
+        }
+    }
+
+    /// Does what the machine wants; `half` stops a write in its middle.
+    fn perform(&mut self, effect: Effect, half: bool) -> Option<Input> {
+        self.now += Duration::from_micros(10);
+        Some(match effect {
+            Effect::Lock => Input::Locked(Ok(self.ledger.in_flight.clone())),
+            Effect::Check(order) => Input::Checked(Ok(Standing {
+                checked: check(&order, &self.ledger, &manifest(&self.disk)),
+                last_task: self.ledger.last_task,
+                in_flight: self.ledger.in_flight.clone(),
+                task_timeout: Duration::from_secs(10),
+            })),
+            Effect::Plan { reload, disk, .. } => {
+                let line = |kind, id: u64| PlannedLine { kind, vsvc_ids: vec![id], ups_ids: vec![], files: vec![] };
+                let lines = match disk.is_empty() {
+                    true => vec![],
+                    false => vec![line(Kind::Delete, 2), line(Kind::Modify, 1), line(Kind::Add, 3)],
+                };
+                Input::Planned(Ok(Plan { reload, lines }))
+            }
+            Effect::Guard => Input::Guarded(self.memory.clone()),
+            Effect::Begin { begun, keep } => {
+                if keep {
+                    self.undo_names = begun.changes.keys().cloned().collect();
+                    self.undo = self.disk.clone();
+                }
+                self.ledger.apply(Entry::Begin(begun));
+                Input::Began(Ok(()))
+            }
+            Effect::Write { order, disk, lines } => {
+                for (i, (file, digest)) in disk.iter().enumerate() {
+                    if half && i > 0 {
+                        return None;
+                    }
+                    match (digest, &order) {
+                        (Some(_), Some(order)) => self.disk.insert(file.clone(), order.write[file].clone()),
+                        _ => self.disk.remove(file),
+                    };
+                }
+                self.lines = lines
+                    .into_iter()
+                    .map(|line| TaskLine {
+                        vsvc_ids: line.line.vsvc_ids,
+                        mode: Some(line.mode),
+                        ..TaskLine::new(line.line.kind, line.task_id, PathBuf::from("/x"))
+                    })
+                    .collect();
+                Input::Written(Ok(()))
+            }
+            Effect::Test => Input::Tested(self.test.clone()),
+            Effect::Signal(wake) => {
+                self.signals += 1;
+                Input::Signalled(self.signal(wake))
+            }
+            Effect::Look => Input::Looked(Ok(self.lines.clone())),
+            Effect::Withdraw { tasks, reason } => {
+                let found = self.lines.clone();
+                let mine = self.lines.iter_mut().filter(|line| tasks.contains(&line.task_id));
+                mine.filter(|line| !line.status.is_final()).for_each(|line| line.fail(reason.clone()));
+                Input::Withdrawn(Ok(found))
+            }
+            Effect::Undo => {
+                for file in &self.undo_names {
+                    match self.undo.get(file) {
+                        Some(content) => self.disk.insert(file.clone(), content.clone()),
+                        None => self.disk.remove(file),
+                    };
+                }
+                Input::Undone(Ok(()))
+            }
+            Effect::Record(entry) => {
+                self.ledger.apply(entry);
+                return None;
+            }
+            Effect::Report(report) => {
+                self.reports.push(report);
+                return None;
+            }
+            Effect::Unlock | Effect::Exit => return None,
+        })
+    }
+
+    fn signal(&mut self, wake: Wake) -> Result<(), String> {
+        match (self.master, wake) {
+            (Master::Absent, _) => return Err("no master runs".into()),
+            (Master::Dies | Master::DiesCommitted, Wake::InPlace) => {
+                self.served = self.disk.clone();
+                self.master = Master::Obeys;
+                return Err("the master ended".into());
+            }
+            (Master::Silent, Wake::InPlace) => {}
+            (_, Wake::Reload) => {
+                self.served = self.disk.clone();
+                let pending = self.lines.iter_mut().filter(|line| line.mode == Some(LineMode::Reload));
+                pending.for_each(|line| line.set_status(Status::Done));
+            }
+            (master, Wake::InPlace) => {
+                let pending = |line: &&mut TaskLine| line.mode != Some(LineMode::Reload) && !line.status.is_final();
+                for (i, line) in self.lines.iter_mut().filter(pending).enumerate() {
+                    match master {
+                        Master::Refuses => line.fail("unknown directive \"x\" in /p/a.conf:1"),
+                        Master::WantsReload => line.fail("needs a reload: 0.0.0.0:81 does not listen yet"),
+                        Master::StopsHalfway if i > 0 => line.fail("no"),
+                        _ => line.set_status(Status::Done),
+                    }
+                    if line.status == Status::Done {
+                        self.served = self.disk.clone();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a machine to its rest, or for so many effects. Says whether it came to rest.
+    fn run(&mut self, machine: &mut Machine, mut effects: usize, half: bool) -> bool {
+        loop {
+            while let Some(effect) = machine.poll_effect() {
+                if effects == 0 {
+                    if half {
+                        self.perform(effect, true);
+                    }
+                    return false;
+                }
+                effects -= 1;
+                let now = self.now;
+                if let Some(input) = self.perform(effect, false) {
+                    machine.handle(now, input);
+                }
+            }
+            let Some(at) = machine.poll_timeout() else { return true };
+            self.now = self.now.max(at);
+            machine.handle(self.now, Input::Tick);
+        }
+    }
+
+    /// A fresh agent that is given the order, with a cut after so many effects if there is one.
+    fn give(&mut self, cut: Option<usize>, half: bool) -> bool {
+        let mut machine = Machine::new(self.now);
+        machine.handle(self.now, Input::Order(Box::new(Self::order())));
+        self.run(&mut machine, cut.unwrap_or(usize::MAX), half)
+    }
+
+    fn last(&self) -> &Report {
+        self.reports.last().expect("a report")
+    }
+
+    /// Everything is as it was, or as it should be, and the last report says which.
+    fn assert_whole(&self, what: &str) {
+        let report = self.last();
+        assert_eq!(self.ledger.in_flight, None, "{what}");
+        match report.status {
+            Status::Done => {
+                assert_eq!(self.disk, target(), "{what}: {report:?}");
+                assert_eq!(self.served, target(), "{what}: {report:?}");
+                assert_eq!(self.ledger.revision, Revision(2), "{what}");
+                assert_eq!(self.ledger.files, manifest(&target()), "{what}");
+            }
+            Status::Failed => {
+                assert!(!report.reason.is_empty());
+                assert_eq!(self.disk, before(), "{what}: {report:?}");
+                assert_eq!(self.ledger.revision, Revision(1), "{what}");
+                if self.ledger.served != Served::Unknown && self.master != Master::Absent {
+                    assert_eq!(self.served, before(), "{what}: {report:?}");
+                }
+            }
+            other => panic!("{what}: the last report is {other}"),
+        }
+        assert!(self.lines.iter().all(|line| line.status.is_final()), "{what}");
+    }
+}
+
+const MASTERS: [Master; 8] = [
+    Master::Obeys,
+    Master::Refuses,
+    Master::WantsReload,
+    Master::StopsHalfway,
+    Master::Silent,
+    Master::Dies,
+    Master::DiesCommitted,
+    Master::Absent,
+];
+
+#[test]
+fn every_master_leads_to_a_verdict_that_is_true() {
+    for (master, status, reason) in [
+        (Master::Obeys, Status::Done, ""),
+        (Master::Refuses, Status::Failed, "unknown directive \"x\" in /p/a.conf:1"),
+        (Master::WantsReload, Status::Done, "0.0.0.0:81 does not listen yet"),
+        (Master::StopsHalfway, Status::Failed, "no; the former configuration was reloaded"),
+        (Master::Silent, Status::Failed, "no verdict of the master within 22000 ms; the former configuration was reloaded"),
+        (Master::Dies, Status::Failed, "the master ended"),
+        (Master::Absent, Status::Failed, "no master runs"),
+    ] {
+        let mut world = World::new(master);
+        assert!(world.give(None, false));
+        let report = world.last();
+        assert_eq!((report.status, report.reason.as_str()), (status, reason), "{master:?}");
+        if master != Master::Dies {
+            world.assert_whole(&format!("{master:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_repeated_task_is_answered_without_a_signal() {
+    for master in [Master::Obeys, Master::Refuses, Master::WantsReload] {
+        let mut world = World::new(master);
+        world.give(None, false);
+        let (signals, report) = (world.signals, world.last().clone());
+        world.give(None, false);
+        assert_eq!((world.signals, world.last()), (signals, &report), "{master:?}");
+    }
+}
+
+#[test]
+fn low_memory_and_a_bad_test_change_nothing() {
+    let mut world = World::new(Master::Obeys);
+    world.memory = Err("low memory: 3 %".into());
+    world.give(None, false);
+    assert_eq!((world.signals, world.last().reason.as_str()), (0, "low memory: 3 %"));
+    world.assert_whole("low memory");
+
+    let mut world = World::new(Master::WantsReload);
+    world.test = Err("bad".into());
+    world.give(None, false);
+    assert_eq!(world.last().reason, "bad");
+    world.assert_whole("bad test");
+}
+
+#[test]
+fn a_kill_at_any_moment_ends_in_a_true_verdict() {
+    for master in MASTERS {
+        for half in [false, true] {
+            for cut in 0.. {
+                let mut world = World::new(master);
+                if world.give(Some(cut), half) {
+                    assert!(cut > 5);
+                    break;
+                }
+                let killed = world.now;
+                let what = format!("{master:?}, killed at effect {cut}, half {half}");
+                // The restart alone ends what was begun, and soon …
+                let mut machine = Machine::new(world.now);
+                assert!(world.run(&mut machine, usize::MAX, false), "{what}");
+                if master != Master::Silent {
+                    assert!(world.now - killed < Duration::from_secs(2), "{what}: {:?}", world.now - killed);
+                }
+                assert_eq!(world.ledger.in_flight, None, "{what}");
+                assert!([before(), target()].contains(&world.disk), "{what}: half of a task on disk");
+                // … and the task, given again, ends with a verdict that is true.
+                world.give(None, false);
+                if !matches!(master, Master::Dies | Master::DiesCommitted) || world.last().status == Status::Done {
+                    world.assert_whole(&what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn killed_again_and_again_it_still_ends() {
+    for master in MASTERS {
+        for first in 0..30 {
+            for second in 0..12 {
+                let mut world = World::new(master);
+                if world.give(Some(first), false) {
+                    break;
+                }
+                let mut machine = Machine::new(world.now);
+                world.run(&mut machine, second, false);
+                let mut machine = Machine::new(world.now);
+                assert!(world.run(&mut machine, usize::MAX, false));
+                assert_eq!(world.ledger.in_flight, None);
+                assert!([before(), target()].contains(&world.disk), "{master:?} {first} {second}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_at_a_time_and_the_newest_waits() {
+    let mut world = World::new(Master::Obeys);
+    let mut machine = Machine::new(world.now);
+    assert!(world.run(&mut machine, usize::MAX, false));
+    let order = |id: &str| Input::Order(Box::new(Order { id: id.into(), ..World::order() }));
+    machine.handle(world.now, order("one"));
+    machine.handle(world.now, order("one"));
+    machine.handle(world.now, order("two"));
+    machine.handle(world.now, order("three"));
+    machine.handle(world.now, order("three"));
+    assert!(world.run(&mut machine, usize::MAX, false));
+    let verdicts: Vec<_> = world.reports.iter().filter(|r| r.status.is_final()).map(|r| (&*r.id, r.status)).collect();
+    assert_eq!(verdicts, [("two", Status::Failed), ("one", Status::Done), ("three", Status::Done)]);
+    assert_eq!(world.last().mode, Some(Mode::Nothing));
+}
+
+#[test]
+fn stop_ends_the_task_and_takes_no_more() {
+    let mut world = World::new(Master::Obeys);
+    let mut machine = Machine::new(world.now);
+    machine.handle(world.now, Input::Order(Box::new(World::order())));
+    machine.handle(world.now, Input::Stop);
+    machine.handle(world.now, Input::Order(Box::new(Order { id: "late".into(), ..World::order() })));
+    let mut exits = 0;
+    while let Some(effect) = machine.poll_effect() {
+        exits += usize::from(effect == Effect::Exit);
+        if let Some(input) = world.perform(effect, false) {
+            machine.handle(world.now, input);
+        }
+    }
+    assert_eq!(exits, 1);
+    assert!(!machine.is_busy());
+}
