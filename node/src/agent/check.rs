@@ -204,7 +204,10 @@ mod tests {
         let same = disk.digest();
         let other = [9; 32];
         for (order, why) in [
-            (order(&[], &[], Step { epoch: Epoch(1), ..step(5, 6, same) }), "stale: epoch 1 is below 2, which this node has obeyed"),
+            (
+                order(&[], &[], Step { epoch: Epoch(1), ..step(5, 6, same) }),
+                "stale: epoch 1 is below 2, which this node has obeyed",
+            ),
             (order(&[], &[], step(3, 4, same)), "stale: revision 4 is older than 5, which this node has"),
             (order(&[], &[], step(5, 5, other)), "revision 5 is here with another digest"),
             (order(&[], &[], step(4, 6, same)), "behind: the task starts from revision 4, this node has 5"),
@@ -232,7 +235,9 @@ mod tests {
             "drift: changed by hand since revision 5: a.conf, z.conf"
         );
         let whole = order(&[("a.conf", "A"), ("b.conf", "B2")], &[], Step { whole: true, ..step(0, 6, target) });
-        let Checked::Run { reload: Some(why), disk: changed, changes } = check(&whole, &ledger(), &disk) else { panic!() };
+        let Checked::Run { reload: Some(why), disk: changed, changes } = check(&whole, &ledger(), &disk) else {
+            panic!()
+        };
         assert_eq!(why, "a.conf was changed by hand, what the proxy serves of it is not known");
         let names: Vec<&str> = changed.keys().map(FileName::as_str).collect();
         assert_eq!(names, ["a.conf", "b.conf", "z.conf"]);
@@ -250,7 +255,8 @@ mod tests {
         let Checked::Run { reload: None, disk: changed, .. } = check(&whole, &ledger, &disk) else { panic!() };
         assert_eq!(changed.len(), 1);
         // Adopting it: the revision's file is the one that was made by hand.
-        let whole = order(&[("a.conf", "hand"), ("b.conf", "B")], &[], Step { whole: true, ..step(0, 6, disk.digest()) });
+        let whole =
+            order(&[("a.conf", "hand"), ("b.conf", "B")], &[], Step { whole: true, ..step(0, 6, disk.digest()) });
         let Checked::Nothing { changes } = check(&whole, &ledger, &disk) else { panic!() };
         assert_eq!(changes.keys().collect::<Vec<_>>(), [&name("a.conf")]);
     }
@@ -277,7 +283,10 @@ mod tests {
             local_task_id: TaskId(3),
             timings: Default::default(),
         };
-        ledger.apply(super::super::ledger::Entry::Answered(Answer { digest: ContentDigest([9; 32]), report: report.clone() }));
+        ledger.apply(super::super::ledger::Entry::Answered(Answer {
+            digest: ContentDigest([9; 32]),
+            report: report.clone(),
+        }));
         let disk = ledger.files.clone();
         let again = order(&[("a.conf", "x")], &[], step(5, 6, [9; 32]));
         assert_eq!(check(&again, &ledger, &disk), Checked::Repeated(Box::new(report)));

@@ -40,7 +40,10 @@ impl FileName {
             "is too long"
         } else if name.starts_with('/') {
             "is absolute"
-        } else if name.chars().any(|c| c.is_control() || matches!(c, '\\' | '"' | '\'' | ';' | '{' | '}' | '*' | '?' | '[' | '$' | ' ')) {
+        } else if name
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '\\' | '"' | '\'' | ';' | '{' | '}' | '*' | '?' | '[' | '$' | ' '))
+        {
             // The name stands in `include NAME;` lines, where these have a meaning.
             "has a character that an include cannot name"
         } else if name.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.len() > 255) {
@@ -182,7 +185,9 @@ mod tests {
 
     #[test]
     fn names_that_a_task_may_write() {
-        for name in ["auto_vhost/a.conf", "auto_upstream/x_80.1074728.upstream.conf", "common_location.conf", "a/nginx.conf"] {
+        for name in
+            ["auto_vhost/a.conf", "auto_upstream/x_80.1074728.upstream.conf", "common_location.conf", "a/nginx.conf"]
+        {
             assert_eq!(FileName::new(name).unwrap().as_str(), name);
         }
         for (name, why) in [

@@ -1,6 +1,7 @@
 //! What a task asks of the proxy: its task lines, or the reason why it goes by reload.
 
-use super::managed::FileName;
+use std::path::PathBuf;
+
 use crate::task::Kind;
 
 /// The way of a task.
@@ -21,8 +22,8 @@ pub struct PlannedLine {
     pub vsvc_ids: Vec<u64>,
     /// The upstreams.
     pub ups_ids: Vec<String>,
-    /// The files that its `dysvr_<id>.conf` includes; none for a delete.
-    pub files: Vec<FileName>,
+    /// The files that its `dysvr_<id>.conf` includes, absolute; none for a delete.
+    pub files: Vec<PathBuf>,
 }
 
 impl Plan {

@@ -377,7 +377,12 @@ impl Machine {
                 self.go(current, Phase::RevertSignalling { reason }, Effect::Signal(Wake::Reload));
             }
             (Phase::RevertWriting { reason }, Input::Written(Err(why))) => {
-                self.end_failed(now, current, format!("{reason}; the restored files could not be reloaded: {why}"), false);
+                self.end_failed(
+                    now,
+                    current,
+                    format!("{reason}; the restored files could not be reloaded: {why}"),
+                    false,
+                );
             }
             (Phase::RevertSignalling { reason }, Input::Signalled(Ok(()))) => {
                 self.go(current, Phase::RevertWaiting { reason, deadline: now + REVERT }, Effect::Look);

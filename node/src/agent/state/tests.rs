@@ -67,8 +67,7 @@ fn target() -> Files {
 
 impl World {
     fn new(master: Master) -> Self {
-        let ledger =
-            Ledger { revision: Revision(1), epoch: Epoch(1), files: manifest(&before()), ..Ledger::default() };
+        let ledger = Ledger { revision: Revision(1), epoch: Epoch(1), files: manifest(&before()), ..Ledger::default() };
         Self {
             disk: before(),
             undo: Files::new(),
@@ -292,7 +291,11 @@ fn every_master_leads_to_a_verdict_that_is_true() {
         (Master::Refuses, Status::Failed, "unknown directive \"x\" in /p/a.conf:1"),
         (Master::WantsReload, Status::Done, "0.0.0.0:81 does not listen yet"),
         (Master::StopsHalfway, Status::Failed, "no; the former configuration was reloaded"),
-        (Master::Silent, Status::Failed, "no verdict of the master within 22000 ms; the former configuration was reloaded"),
+        (
+            Master::Silent,
+            Status::Failed,
+            "no verdict of the master within 22000 ms; the former configuration was reloaded",
+        ),
         (Master::Dies, Status::Failed, "the master ended"),
         (Master::Absent, Status::Failed, "no master runs"),
     ] {

@@ -1,0 +1,308 @@
+//! The agent's hands: everything that the machine wants done to files and processes, without waiting for anything.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dysvr_proto::id::TaskId;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::check::check;
+use super::disk::Disk;
+use super::index::Index;
+use super::journal::Journal;
+use super::ledger::{Entry, FileChanges, Ledger};
+use super::managed::FileName;
+use super::order::Order;
+use super::overlay::Overlay;
+use super::plan::Plan;
+use super::proxy::{self, Layout, Settings};
+use super::report::{Observed, ProxySeen};
+use super::rule::{self, UnitChanges};
+use super::state::{Effect, Input, Standing, Wake};
+use super::{memory, tasks, undo};
+use crate::os::pidfd::PidFd;
+use crate::os::signal;
+
+/// What the hands hold.
+#[derive(Debug)]
+pub struct Hands {
+    layout: Layout,
+    meminfo: PathBuf,
+    settings: Settings,
+    journal: Journal,
+    ledger: Ledger,
+    disk: Disk,
+    /// `None` until it is needed, and after something has changed that a task did not.
+    index: Option<Index>,
+    /// What the task under way makes of the index.
+    units: Option<UnitChanges>,
+    lock: Option<Flock<File>>,
+    /// The master that was signalled last.
+    master: Option<PidFd>,
+}
+
+impl Hands {
+    /// Opens the state directory. Needs its lock to be free or held by this process.
+    pub fn new(layout: Layout, meminfo: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&layout.state)?;
+        let settings = read_settings(&layout);
+        let (journal, ledger, _) = Journal::open(&layout.state)?;
+        let disk = Disk::new(layout.conf_dir());
+        let mut hands = Self {
+            layout,
+            meminfo,
+            settings,
+            journal,
+            ledger,
+            disk,
+            index: None,
+            units: None,
+            lock: None,
+            master: None,
+        };
+        hands.look_at_all()?;
+        Ok(hands)
+    }
+
+    /// Where things are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What the main configuration says.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What the agent knows.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The master that was signalled last.
+    pub fn master(&self) -> Option<&PidFd> {
+        self.master.as_ref()
+    }
+
+    /// The file whose lock serialises tasks.
+    pub fn lock_file(&self) -> io::Result<File> {
+        open_lock(&self.layout.state.join("lock"))
+    }
+
+    /// Takes the lock if it is free.
+    pub fn try_lock(&mut self) -> io::Result<bool> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        match Flock::lock(self.lock_file()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                self.lock = Some(lock);
+                Ok(true)
+            }
+            Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+            Err((_, e)) => Err(e.into()),
+        }
+    }
+
+    /// Holds the lock that was waited for elsewhere.
+    pub fn hold(&mut self, lock: Flock<File>) {
+        self.lock = Some(lock);
+    }
+
+    /// Files were changed, by whom is not known. Says whether the node's state is another one now.
+    pub fn look_at(&mut self, names: &[FileName]) -> io::Result<bool> {
+        let changed = self.disk.refresh(names.iter())?;
+        if changed {
+            self.index = None;
+        }
+        Ok(changed)
+    }
+
+    /// Looks at all managed files.
+    pub fn look_at_all(&mut self) -> io::Result<bool> {
+        let changed = self.disk.refresh_all(self.ledger.files.0.keys())?;
+        if changed {
+            self.index = None;
+        }
+        Ok(changed)
+    }
+
+    /// The main configuration, or something that it includes, may have changed.
+    pub fn forget_configuration(&mut self) {
+        self.index = None;
+        self.settings = read_settings(&self.layout);
+    }
+
+    /// Whether a file is managed.
+    pub fn is_managed(&self, name: &FileName) -> bool {
+        name.is_in_managed_directory() || self.ledger.files.0.contains_key(name)
+    }
+
+    /// What the node has and runs.
+    pub fn observed(&self) -> Observed {
+        let master = proxy::master(&self.settings.pid_file).ok().map(|process| process.pid());
+        Observed {
+            revision: self.ledger.revision,
+            epoch: self.ledger.epoch,
+            digest: self.disk.manifest().digest(),
+            drifted: self.ledger.files.differing(self.disk.manifest()),
+            proxy: ProxySeen { master, workers: master.map(proxy::children).unwrap_or_default() },
+        }
+    }
+
+    /// Does what the machine wants. [`Effect::Lock`] and [`Effect::Check`] come with the lock held. `None`: nothing is
+    /// answered, or ([`Effect::Test`], [`Effect::Report`], [`Effect::Exit`]) it is not for the hands.
+    pub fn perform(&mut self, effect: &Effect) -> Option<Input> {
+        Some(match effect {
+            Effect::Lock => Input::Locked(self.catch_up().map(|()| self.ledger.in_flight.clone())),
+            Effect::Check(order) => Input::Checked(self.check(order)),
+            Effect::Plan { order, disk, reload } => Input::Planned(self.plan(order, disk, reload.clone())),
+            Effect::Guard => Input::Guarded(self.guard()),
+            Effect::Begin { begun, keep } => Input::Began(self.begin(begun, *keep)),
+            Effect::Write { order, disk, lines } => {
+                let files = order.as_ref().map_or(Ok(()), |order| self.disk.write(order, disk));
+                let lines = if lines.is_empty() { Ok(()) } else { tasks::write(&self.settings.task_file, lines) };
+                Input::Written(files.and(lines).map_err(|e| format!("disk: {e}")))
+            }
+            Effect::Signal(wake) => Input::Signalled(self.signal(*wake)),
+            Effect::Look => Input::Looked(self.look()),
+            Effect::Withdraw { tasks, reason } => {
+                Input::Withdrawn(tasks::withdraw(&self.settings.task_file, tasks, reason))
+            }
+            Effect::Undo => Input::Undone(self.undo()),
+            Effect::Record(entry) => {
+                self.record(entry.clone());
+                return None;
+            }
+            Effect::Unlock => {
+                self.lock = None;
+                self.master = None;
+                self.units = None;
+                return None;
+            }
+            Effect::Test | Effect::Report(_) | Effect::Exit => return None,
+        })
+    }
+
+    /// The lines of the task file.
+    pub fn look(&self) -> Result<Vec<crate::task::TaskLine>, String> {
+        tasks::read(&self.settings.task_file)
+    }
+
+    /// Another process may have worked on the journal while this one did not hold the lock.
+    fn catch_up(&mut self) -> Result<(), String> {
+        let wrong = |e: io::Error| format!("journal: {e}");
+        if self.journal.is_stale().map_err(wrong)? {
+            let (journal, ledger, _) = Journal::open(&self.layout.state).map_err(wrong)?;
+            (self.journal, self.ledger) = (journal, ledger);
+            self.look_at_all().map_err(|e| format!("managed files: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, order: &Order) -> Result<Standing, String> {
+        self.catch_up()?;
+        let names: Vec<FileName> = order.write.keys().chain(&order.remove).cloned().collect();
+        self.look_at(&names).map_err(|e| format!("managed files: {e}"))?;
+        let last_line = self.look().unwrap_or_default().iter().map(|line| line.task_id).max().unwrap_or(TaskId(0));
+        Ok(Standing {
+            checked: check(order, &self.ledger, self.disk.manifest()),
+            last_task: self.ledger.last_task.max(last_line),
+            in_flight: self.ledger.in_flight.clone(),
+            task_timeout: self.settings.task_timeout,
+        })
+    }
+
+    fn plan(&mut self, order: &Order, changes: &FileChanges, reload: Option<String>) -> Result<Plan, String> {
+        if !self.settings.enabled && reload.is_none() {
+            return self.plan(order, changes, Some("dysvr is off in this configuration".into()));
+        }
+        let index = match &mut self.index {
+            Some(index) => index,
+            None => {
+                let (index, problems) = Index::build(&mut Overlay::disk(), &self.layout.conf)?;
+                problems.iter().for_each(|problem| tracing::warn!(%problem, "a file of the configuration is left out"));
+                self.index.insert(index)
+            }
+        };
+        let mut after = Overlay::after(self.layout.conf_dir(), order, changes);
+        let (plan, units) = rule::plan(index, &mut after, order, changes, reload)?;
+        self.units = Some(units);
+        Ok(plan)
+    }
+
+    fn guard(&self) -> Result<u64, String> {
+        let text = fs::read_to_string(&self.meminfo).map_err(|e| format!("{}: {e}", self.meminfo.display()))?;
+        memory::guard(&text)
+    }
+
+    fn begin(&mut self, begun: &super::ledger::Begun, keep: bool) -> Result<(), String> {
+        if keep {
+            let kept = undo::keep(&self.layout.state, self.layout.conf_dir(), begun.changes.keys());
+            kept.map_err(|e| format!("disk: the former contents could not be kept: {e}"))?;
+        }
+        let appended = self.journal.append(&mut self.ledger, Entry::Begin(begun.clone()));
+        appended.map_err(|e| format!("disk: the journal could not be written: {e}"))
+    }
+
+    fn signal(&mut self, wake: Wake) -> Result<(), String> {
+        let process = proxy::master(&self.settings.pid_file).map_err(|e| e.to_string())?;
+        let number = match wake {
+            Wake::InPlace => signal::dysvr(),
+            Wake::Reload => libc::SIGHUP,
+        };
+        process.send(number).map_err(|e| format!("signalling master {}: {e}", process.pid()))?;
+        if self.master.as_ref().is_none_or(|master| master.pid() != process.pid()) {
+            self.master = Some(process);
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<(), String> {
+        let names = undo::restore(&self.layout.state, self.layout.conf_dir()).map_err(|e| e.to_string())?;
+        self.disk.refresh(names.iter()).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    fn record(&mut self, entry: Entry) {
+        let done = match &entry {
+            Entry::End { report, .. } => Some(report.status == dysvr_proto::status::Status::Done),
+            _ => None,
+        };
+        if let Err(e) = self.journal.append(&mut self.ledger, entry.clone()) {
+            // What was done is done; a restart finds the task in flight and its verdict in the task file.
+            tracing::error!(error = %e, "the journal could not be written");
+            self.ledger.apply(entry);
+        }
+        match (done, self.units.take(), &mut self.index) {
+            (Some(true), Some(units), Some(index)) => {
+                if units.keys().any(|path| index.is_whole(path)) {
+                    self.index = None;
+                } else {
+                    units.into_iter().for_each(|(path, unit)| index.set(&path, unit));
+                }
+            }
+            (Some(true), None, _) => self.index = None,
+            _ => {}
+        }
+        let reloaded = self.ledger.answers.back().is_some_and(|a| a.report.mode == Some(super::report::Mode::Reload));
+        if done == Some(true) && reloaded {
+            // What a reload reads may be settings of ours, and files that are no units.
+            self.forget_configuration();
+        }
+    }
+}
+
+fn read_settings(layout: &Layout) -> Settings {
+    Settings::read(layout).unwrap_or_else(|problem| {
+        tracing::warn!(%problem, "the main configuration cannot be read; its usual settings are assumed");
+        Settings::usual(layout)
+    })
+}
+
+/// A file that exists to be locked.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+}

@@ -1,0 +1,264 @@
+//! The proxy as the agent meets it: where its files are, which process is its master, and how it is started.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dysvr_conf::intern::Interner;
+use dysvr_conf::load::{LoadOptions, load};
+
+use super::overlay::Overlay;
+use crate::os::pidfd::PidFd;
+
+/// What the program is called; no other is ever signalled.
+pub const PROGRAM: &str = "dysvr-proxy";
+
+/// Where things are on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// `-p`.
+    pub prefix: PathBuf,
+    /// The main configuration file, absolute.
+    pub conf: PathBuf,
+    /// `dysvr-proxy` itself.
+    pub proxy: PathBuf,
+    /// Where the agent keeps its journal.
+    pub state: PathBuf,
+}
+
+impl Layout {
+    /// The directory that managed files are named relative to.
+    pub fn conf_dir(&self) -> &Path {
+        self.conf.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.proxy);
+        command.arg("-p").arg(&self.prefix).arg("-c").arg(&self.conf);
+        command
+    }
+
+    /// `dysvr-proxy -t`. An error is the first line that it says at `emerg`, or the first at all.
+    pub fn test(&self) -> Result<(), String> {
+        let mut command = self.command();
+        let done = command.arg("-t").stdin(Stdio::null()).output();
+        let done = done.map_err(|e| format!("{} -t: {e}", self.proxy.display()))?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let line = said.lines().find(|line| line.contains("[emerg]")).or(said.lines().next());
+        let line = line.map(|line| line.split_once("[emerg] ").map_or(line, |(_, text)| text));
+        Err(line.map_or_else(|| format!("{} -t: {}", self.proxy.display(), done.status), str::to_owned))
+    }
+
+    /// Starts the proxy as a child of this process.
+    pub fn start(&self) -> io::Result<Child> {
+        self.command().args(["-g", "daemon off;"]).stdin(Stdio::null()).spawn()
+    }
+}
+
+/// What the agent must know of the main configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `pid`.
+    pub pid_file: PathBuf,
+    /// `dysvr_reload_conf`.
+    pub task_file: PathBuf,
+    /// `dysvr_task_timeout`.
+    pub task_timeout: Duration,
+    /// `dysvr`.
+    pub enabled: bool,
+}
+
+impl Settings {
+    /// Reads them, with the vhosts left out: a bad vhost must not keep the agent from the task that repairs it.
+    pub fn read(layout: &Layout) -> Result<Self, String> {
+        let options = LoadOptions {
+            conf: layout.conf.clone(),
+            prefix: layout.prefix.clone(),
+            globals: String::new(),
+            privileged: nix::unistd::geteuid().is_root(),
+        };
+        let mut source = Overlay::without_patterns();
+        let config = load(&options, &mut source, &mut Interner::default()).map_err(|problems| problems.to_string())?;
+        let dysvr = config.http.as_ref().map(|http| http.main.dysvr.clone()).unwrap_or_default();
+        Ok(Self {
+            pid_file: layout.prefix.join(&config.main.pid),
+            task_file: task_file(&config, &layout.prefix),
+            task_timeout: dysvr.task_timeout,
+            enabled: dysvr.enable,
+        })
+    }
+}
+
+impl Settings {
+    /// Those of a configuration that sets none.
+    pub fn usual(layout: &Layout) -> Self {
+        Self {
+            pid_file: layout.prefix.join("logs/nginx.pid"),
+            task_file: default_task_file(&layout.prefix),
+            task_timeout: Duration::from_secs(10),
+            enabled: true,
+        }
+    }
+}
+
+fn task_file(config: &dysvr_conf::model::Config, prefix: &Path) -> PathBuf {
+    let named = config.http.as_ref().and_then(|http| http.main.dysvr.task_file.clone());
+    named.unwrap_or_else(|| default_task_file(prefix))
+}
+
+fn default_task_file(prefix: &Path) -> PathBuf {
+    let folder: String =
+        prefix.to_string_lossy().trim_matches('/').chars().map(|c| if c == '/' { '_' } else { c }).collect();
+    Path::new("/dev/shm/dysvr").join(folder).join("dy_update_server.conf")
+}
+
+/// Why there is no master to signal.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMaster {
+    /// The pid file says nothing useful.
+    #[error("no master runs: {path}: {why}")]
+    PidFile {
+        /// The pid file.
+        path: String,
+        /// What is the matter with it.
+        why: String,
+    },
+    /// The process of that number is gone.
+    #[error("no master runs: process {0} of the pid file has ended")]
+    Ended(u32),
+    /// The number belongs to somebody else now.
+    #[error("process {pid} of the pid file is not our master: {why}")]
+    Stranger {
+        /// The number.
+        pid: u32,
+        /// How that was found out.
+        why: String,
+    },
+}
+
+/// Takes hold of the master that a pid file names. It is ours if its program is `dysvr-proxy` and it started no later
+/// than the file was written: a process that was given the number of an earlier master started later.
+pub fn master(pid_file: &Path) -> Result<PidFd, NoMaster> {
+    let unusable = |why: String| NoMaster::PidFile { path: pid_file.display().to_string(), why };
+    let text = fs::read_to_string(pid_file).map_err(|e| unusable(e.to_string()))?;
+    let written = fs::metadata(pid_file).map_err(|e| unusable(e.to_string()))?.mtime();
+    let pid: u32 = text.trim().parse().map_err(|_| unusable(format!("\"{}\" is not a pid", text.escape_debug())))?;
+    let process = match PidFd::open(pid) {
+        Ok(process) => process,
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Err(NoMaster::Ended(pid)),
+        Err(e) => return Err(unusable(e.to_string())),
+    };
+    let checked = check_program(pid).and_then(|()| check_age(pid, written));
+    // Only now is it sure that the answers were about the process that is held.
+    if !process.is_alive() {
+        return Err(NoMaster::Ended(pid));
+    }
+    checked.map_err(|why| NoMaster::Stranger { pid, why })?;
+    Ok(process)
+}
+
+fn check_program(pid: u32) -> Result<(), String> {
+    let link = format!("/proc/{pid}/exe");
+    let path = fs::read_link(&link).map_err(|e| format!("{link}: {e}"))?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    // The kernel says so when the file was replaced by a newer one.
+    match name.strip_suffix(" (deleted)").unwrap_or(name) {
+        PROGRAM => Ok(()),
+        _ => Err(format!("it is {}", path.display())),
+    }
+}
+
+fn check_age(pid: u32, written: i64) -> Result<(), String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|e| format!("/proc/{pid}/stat: {e}"))?;
+    let boot = fs::read_to_string("/proc/stat").map_err(|e| format!("/proc/stat: {e}"))?;
+    let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<i64>().ok());
+    let (Some(boot), Some(ticks)) = (boot, start_ticks(&stat)) else { return Err("its start is not known".into()) };
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100).max(1);
+    let started = boot + ticks / per_second;
+    // The boot time is in whole seconds and moves with the clock.
+    if started > written + 2 {
+        return Err(format!("it started {} s after the pid file was written", started - written));
+    }
+    Ok(())
+}
+
+/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold blanks and parentheses.
+fn start_ticks(stat: &str) -> Option<i64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    // Each thread has the children that it forked.
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts: Vec<String> = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    if !texts.is_empty() {
+        let pids = texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok());
+        return pids.filter(|pid| is_running(*pid)).collect();
+    }
+    // A kernel without that file.
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|&child| parent(child) == Some(pid) && is_running(child)).collect()
+}
+
+fn stat_field(pid: u32, index: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(index).map(str::to_owned)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 1)?.parse().ok()
+}
+
+/// Whether it has not ended: a zombie has.
+fn is_running(pid: u32) -> bool {
+    stat_field(pid, 0).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_never_taken_for_the_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("nginx.pid");
+        assert!(master(&file).unwrap_err().to_string().starts_with("no master runs: "));
+        fs::write(&file, "x\n").unwrap();
+        assert!(master(&file).unwrap_err().to_string().ends_with("\"x\\n\" is not a pid"));
+        let me = std::process::id();
+        fs::write(&file, format!("{me}\n")).unwrap();
+        let refused = master(&file).unwrap_err();
+        assert!(matches!(&refused, NoMaster::Stranger { pid, .. } if *pid == me), "{refused}");
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        fs::write(&file, format!("{pid}\n")).unwrap();
+        assert!(matches!(master(&file), Err(NoMaster::Ended(_))));
+    }
+
+    #[test]
+    fn a_process_that_is_younger_than_the_pid_file_is_a_stranger() {
+        let me = std::process::id();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+        assert_eq!(check_age(me, now), Ok(()));
+        assert!(check_age(me, now - 86_400).unwrap_err().contains("after the pid file was written"));
+        assert_eq!(start_ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20"), Some(99));
+    }
+
+    #[test]
+    fn sees_its_own_children() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(children(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!children(std::process::id()).contains(&child.id()));
+    }
+}

@@ -1,0 +1,178 @@
+//! What a file that `http` includes holds: its vhosts, its upstreams, and the files that it is made of. Read off the
+//! syntax alone; whether it is right is for the master to say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dysvr_conf::glob;
+use dysvr_conf::source::Source;
+use dysvr_conf::syntax::{self, Directive};
+
+/// Includes may be nested this deep: a file that includes itself ends here.
+const MAX_NESTING: usize = 32;
+
+/// One file with all that it includes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// The ids of its vhosts, in the order of the text.
+    pub vsvc_ids: Vec<u64>,
+    /// Where a `server` without a `vsvc_id` stands.
+    pub anonymous: Option<String>,
+    /// The names of its upstreams.
+    pub upstreams: Vec<String>,
+    /// A directive that changes `http` as a whole, with its place.
+    pub other: Option<String>,
+    /// The file itself and those that it includes.
+    pub closure: BTreeSet<PathBuf>,
+}
+
+impl Unit {
+    /// Reads a file and what it includes. The error is a reason in nginx's words.
+    pub fn scan(source: &mut dyn Source, conf_dir: &Path, path: &Path) -> Result<Self, String> {
+        let mut unit = Self::default();
+        let mut scan = Scan { source, conf_dir, unit: &mut unit };
+        scan.file(path, Level::Http, 0)?;
+        Ok(unit)
+    }
+
+    /// Whether it is made of vhosts and upstreams; otherwise it belongs to `http` as a whole.
+    pub fn has_blocks(&self) -> bool {
+        !self.vsvc_ids.is_empty() || self.anonymous.is_some() || !self.upstreams.is_empty()
+    }
+}
+
+/// The files that an `include` names.
+pub fn included(source: &mut dyn Source, conf_dir: &Path, argument: &str) -> Result<Vec<PathBuf>, String> {
+    let path = conf_dir.join(argument);
+    if glob::is_pattern(&path) {
+        return source.glob(&path).map_err(|e| format!("include {argument}: {e}"));
+    }
+    Ok(vec![path])
+}
+
+/// The content of a file.
+pub fn read(source: &mut dyn Source, path: &Path) -> Result<Arc<[u8]>, String> {
+    source.read(path).map_err(|e| format!("open() \"{}\" failed ({e})", path.display()))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Http,
+    Server,
+    Below,
+}
+
+struct Scan<'s> {
+    source: &'s mut dyn Source,
+    conf_dir: &'s Path,
+    unit: &'s mut Unit,
+}
+
+impl Scan<'_> {
+    /// Gives the `vsvc_id` that stands in it at server level.
+    fn file(&mut self, path: &Path, level: Level, depth: usize) -> Result<Option<u64>, String> {
+        if depth > MAX_NESTING {
+            return Err(format!("includes are nested too deep in {}", path.display()));
+        }
+        let text = read(self.source, path)?;
+        self.unit.closure.insert(path.to_owned());
+        let tree = syntax::parse(&text);
+        if let Some(error) = tree.errors.first() {
+            return Err(format!("{} in {}:{}", error.text, path.display(), error.at.line));
+        }
+        self.directives(&tree.directives, path, level, depth)
+    }
+
+    fn directives(
+        &mut self,
+        directives: &[Directive<'_>],
+        path: &Path,
+        level: Level,
+        depth: usize,
+    ) -> Result<Option<u64>, String> {
+        let mut vsvc_id = None;
+        for directive in directives {
+            let argument = directive.arguments().first().map_or("", |word| &word.text);
+            let place = || format!("{}:{}", path.display(), directive.start().line);
+            match (directive.name(), &directive.block, level) {
+                ("include", None, _) => {
+                    for file in included(self.source, self.conf_dir, argument)? {
+                        vsvc_id = self.file(&file, level, depth + 1)?.or(vsvc_id);
+                    }
+                }
+                ("server", Some(block), Level::Http) => {
+                    match self.directives(&block.directives, path, Level::Server, depth)? {
+                        Some(id) => self.unit.vsvc_ids.push(id),
+                        None => self.unit.anonymous = Some(place()),
+                    }
+                }
+                ("upstream", Some(_), Level::Http) => self.unit.upstreams.push(argument.to_owned()),
+                (name, _, Level::Http) => self.unit.other = Some(format!("\"{name}\" in {}", place())),
+                ("vsvc_id", None, Level::Server) => {
+                    let id = argument.parse().map_err(|_| format!("invalid vsvc_id \"{argument}\" in {}", place()))?;
+                    vsvc_id = Some(id);
+                }
+                (_, Some(block), _) => {
+                    self.directives(&block.directives, path, Level::Below, depth)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(vsvc_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dysvr_conf::source::Memory;
+
+    use super::*;
+
+    fn scan(list: &[(&str, &str)]) -> Result<Unit, String> {
+        let mut memory = Memory::default();
+        for (name, text) in list {
+            memory.insert(format!("/c/{name}"), text);
+        }
+        Unit::scan(&mut memory, Path::new("/c"), Path::new("/c/auto_vhost/a.conf"))
+    }
+
+    #[test]
+    fn sees_vhosts_upstreams_and_the_files_behind_them() {
+        let unit = scan(&[
+            (
+                "auto_vhost/a.conf",
+                "include auto_upstream/a.conf;\nserver { vsvc_id 7; location / { include deep/*.conf; } }\n\
+                 server { include id.conf; }",
+            ),
+            ("auto_upstream/a.conf", "upstream u1 { server 127.0.0.1:1; }"),
+            ("deep/x.conf", "return 404;"),
+            ("id.conf", "vsvc_id 8;"),
+        ])
+        .unwrap();
+        assert_eq!((unit.vsvc_ids.as_slice(), unit.upstreams.as_slice()), (&[7, 8][..], &["u1".to_owned()][..]));
+        assert_eq!((unit.anonymous.as_ref(), unit.other.as_ref()), (None, None));
+        let closure: Vec<_> = unit.closure.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(closure, ["/c/auto_upstream/a.conf", "/c/auto_vhost/a.conf", "/c/deep/x.conf", "/c/id.conf"]);
+    }
+
+    #[test]
+    fn sees_what_cannot_go_in_place() {
+        let unit = scan(&[("auto_vhost/a.conf", "map $a $b {}\nserver {\n}\n")]).unwrap();
+        assert_eq!(unit.other.as_deref(), Some("\"map\" in /c/auto_vhost/a.conf:1"));
+        assert_eq!(unit.anonymous.as_deref(), Some("/c/auto_vhost/a.conf:2"));
+    }
+
+    #[test]
+    fn odd_files_are_refused_with_their_place() {
+        for (text, error) in [
+            ("include absent.conf;", "open() \"/c/absent.conf\" failed (No such file or directory (os error 2))"),
+            ("server { vsvc_id x; }", "invalid vsvc_id \"x\" in /c/auto_vhost/a.conf:1"),
+            ("include auto_vhost/a.conf;", "includes are nested too deep in /c/auto_vhost/a.conf"),
+        ] {
+            assert_eq!(scan(&[("auto_vhost/a.conf", text)]).unwrap_err(), error);
+        }
+        let torn = scan(&[("auto_vhost/a.conf", "server {\nvsvc_id 7;\n")]).unwrap_err();
+        assert!(torn.starts_with("unexpected end of file") && torn.contains("/c/auto_vhost/a.conf:"), "{torn}");
+    }
+}
