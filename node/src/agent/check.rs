@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dysvr_proto::digest::{self, Digest};
+use dysvr_proto::status::Status;
 
 use super::ledger::{FileChanges, Ledger, Served};
 use super::managed::{ContentDigest, FileName, Manifest};
@@ -43,7 +44,10 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
     };
     let target = ContentDigest(step.digest);
     if let Some(report) = ledger.answer(&order.id, target) {
-        return Checked::Repeated(Box::new(report.clone()));
+        // A node that has moved on since must not claim to be there still.
+        if report.status != Status::Done || report.to_revision == ledger.revision {
+            return Checked::Repeated(Box::new(report.clone()));
+        }
     }
     let drifted = ledger.files.differing(disk);
     if let Some(why) = refusal(step, ledger, &drifted) {
@@ -101,7 +105,8 @@ fn refusal(step: &Step, ledger: &Ledger, drifted: &[FileName]) -> Option<String>
     if step.epoch < ledger.epoch {
         return Some(format!("stale: epoch {} is below {}, which this node has obeyed", step.epoch, ledger.epoch));
     }
-    if step.to < ledger.revision {
+    // A step back (the end of a failed rollout) names where it starts, or brings everything.
+    if step.to < ledger.revision && !step.whole && step.from != ledger.revision {
         return Some(format!("stale: revision {} is older than {}, which this node has", step.to, ledger.revision));
     }
     if step.to == ledger.revision && step.digest != ledger.files.digest() {
@@ -146,7 +151,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use dysvr_proto::id::{Epoch, Revision, RolloutId, TaskId};
-    use dysvr_proto::status::Status;
 
     use super::super::ledger::Answer;
     use super::*;
@@ -216,6 +220,17 @@ mod tests {
         }
         let lies = refused(&order(&[("a.conf", "x")], &[], step(5, 6, other)), &disk);
         assert!(lies.starts_with("the files of this task have the digest "), "{lies}");
+    }
+
+    #[test]
+    fn a_step_back_runs() {
+        let disk = ledger().files;
+        let back = manifest(&[("a.conf", "old"), ("b.conf", "B")]).digest();
+        let incremental = order(&[("a.conf", "old")], &[], step(5, 4, back));
+        assert!(matches!(check(&incremental, &ledger(), &disk), Checked::Run { reload: None, .. }));
+        let whole = Step { whole: true, ..step(0, 4, back) };
+        let whole = order(&[("a.conf", "old"), ("b.conf", "B")], &[], whole);
+        assert!(matches!(check(&whole, &ledger(), &disk), Checked::Run { reload: None, .. }));
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Hands {
         self.master.as_ref()
     }
 
+    /// Gives the handle of the master that was signalled last away, to be waited for.
+    pub fn take_master(&mut self) -> Option<PidFd> {
+        self.master.take()
+    }
+
     /// The file whose lock serialises tasks.
     pub fn lock_file(&self) -> io::Result<File> {
         open_lock(&self.layout.state.join("lock"))

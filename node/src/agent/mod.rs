@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod disk;
+pub mod drive;
 pub mod hands;
 pub mod index;
 pub mod journal;
@@ -18,3 +19,4 @@ pub mod state;
 pub mod tasks;
 pub mod undo;
 pub mod unit;
+pub mod watch;

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod fork;
+pub mod inotify;
 pub mod listen;
 pub mod pidfd;
 pub mod process;

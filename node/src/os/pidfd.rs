@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// A process. The descriptor is readable once it has ended.
 #[derive(Debug)]
 pub struct PidFd {
@@ -60,6 +63,32 @@ impl AsRawFd for PidFd {
     }
 }
 
+/// A process whose end is waited for.
+#[derive(Debug)]
+pub struct Ending {
+    /// Never given out mutably: its descriptor stays the one that is registered.
+    process: AsyncFd<PidFd>,
+}
+
+impl Ending {
+    /// Waits for this process from now on. Needs a tokio runtime.
+    pub fn of(process: PidFd) -> io::Result<Self> {
+        // SAFETY: PidFd owns its descriptor and always answers with it; nothing replaces it within the AsyncFd.
+        let process = unsafe { AsyncFd::register_with_interest(process, Interest::READABLE)? };
+        Ok(Self { process })
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.process.get_ref().pid()
+    }
+
+    /// Comes back when the process has ended. Cancelling it loses nothing.
+    pub async fn wait(&self) -> io::Result<()> {
+        self.process.readable().await.map(drop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -76,6 +105,16 @@ mod tests {
         child.wait().unwrap();
         assert!(!process.is_alive());
         assert_eq!(process.send(0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn its_end_wakes_who_waits() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let ending = Ending::of(PidFd::open(child.id()).unwrap()).unwrap();
+        assert_eq!(ending.pid(), child.id());
+        child.kill().unwrap();
+        ending.wait().await.unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
