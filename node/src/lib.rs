@@ -3,10 +3,9 @@
 //! The two are separate processes that meet only in files and a signal, so each works without the other.
 
 #[macro_use]
-pub mod agent;
-pub mod cycle;
 pub mod log;
 
+pub mod agent;
 pub mod cycle;
 pub mod dysvr;
 pub mod http;

@@ -25,6 +25,9 @@ use super::{memory, tasks, undo};
 use crate::os::pidfd::PidFd;
 use crate::os::signal;
 
+/// The file of the state directory whose lock serialises tasks.
+const LOCK: &str = "lock";
+
 /// What the hands hold.
 #[derive(Debug)]
 pub struct Hands {
@@ -44,9 +47,10 @@ pub struct Hands {
 }
 
 impl Hands {
-    /// Opens the state directory. Needs its lock to be free or held by this process.
+    /// Opens the state directory and holds its lock, which it waits for: another process may be in the middle of a task.
     pub fn new(layout: Layout, meminfo: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&layout.state)?;
+        let lock = Flock::lock(open_lock(&layout.state.join(LOCK))?, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
         let settings = read_settings(&layout);
         let (journal, ledger, _) = Journal::open(&layout.state)?;
         let disk = Disk::new(layout.conf_dir());
@@ -59,7 +63,7 @@ impl Hands {
             disk,
             index: None,
             units: None,
-            lock: None,
+            lock: Some(lock),
             master: None,
         };
         hands.look_at_all()?;
@@ -93,7 +97,7 @@ impl Hands {
 
     /// The file whose lock serialises tasks.
     pub fn lock_file(&self) -> io::Result<File> {
-        open_lock(&self.layout.state.join("lock"))
+        open_lock(&self.layout.state.join(LOCK))
     }
 
     /// Takes the lock if it is free.

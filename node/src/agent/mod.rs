@@ -1,21 +1,28 @@
 //! The agent: takes tasks from controllers or from the operator, writes files, signals the master, and says how it ended.
 
 pub mod check;
+pub mod cli;
 pub mod disk;
 pub mod drive;
+pub mod hand;
 pub mod hands;
 pub mod index;
 pub mod journal;
 pub mod ledger;
+pub mod link;
 pub mod managed;
 pub mod memory;
 pub mod order;
 pub mod overlay;
 pub mod plan;
+pub mod probe;
 pub mod proxy;
 pub mod report;
 pub mod rule;
+pub mod run;
+pub mod show;
 pub mod state;
+pub mod supervise;
 pub mod tasks;
 pub mod undo;
 pub mod unit;

@@ -11,6 +11,7 @@ use dysvr_conf::source::Source;
 use super::ledger::FileChanges;
 use super::managed::FileName;
 use super::order::Order;
+use crate::dysvr::source::Machine;
 
 /// The disk, or the disk with an order's changes.
 #[derive(Debug)]
@@ -78,23 +79,11 @@ struct Disk {
 
 impl Source for Disk {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        std::fs::read(path).map(Into::into)
+        Machine.read(path)
     }
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
-        if !self.globs {
-            return Ok(Vec::new());
-        }
-        let text = pattern.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        let options = ::glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let found = ::glob::glob_with(text, options).map_err(io::Error::other)?;
-        let mut paths = found.collect::<Result<Vec<_>, _>>().map_err(io::Error::from)?;
-        paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
-        Ok(paths)
+        if self.globs { Machine.glob(pattern) } else { Ok(Vec::new()) }
     }
 
     /// The agent asks for files alone: names of upstreams are the proxy's business.

@@ -3,14 +3,17 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dysvr_conf::intern::Interner;
 use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::syntax;
 
 use super::overlay::Overlay;
+use crate::dysvr;
 use crate::os::pidfd::PidFd;
 
 /// What the program is called; no other is ever signalled.
@@ -55,9 +58,20 @@ impl Layout {
         Err(line.map_or_else(|| format!("{} -t: {}", self.proxy.display(), done.status), str::to_owned))
     }
 
-    /// Starts the proxy as a child of this process.
+    /// Starts the proxy as a child of this process, in a process group of its own: Ctrl-C in a terminal is for the agent,
+    /// which ends the proxy gracefully. Where the configuration has a `daemon` of its own a second one would be refused;
+    /// a proxy that goes to the background is found by its pid file.
     pub fn start(&self) -> io::Result<Child> {
-        self.command().args(["-g", "daemon off;"]).stdin(Stdio::null()).spawn()
+        let mut command = self.command();
+        if !self.says_daemon() {
+            command.args(["-g", "daemon off;"]);
+        }
+        command.stdin(Stdio::null()).process_group(0).spawn()
+    }
+
+    fn says_daemon(&self) -> bool {
+        let text = fs::read(&self.conf).unwrap_or_default();
+        syntax::parse(&text).directives.iter().any(|directive| directive.name() == "daemon")
     }
 }
 
@@ -88,7 +102,7 @@ impl Settings {
         let dysvr = config.http.as_ref().map(|http| http.main.dysvr.clone()).unwrap_or_default();
         Ok(Self {
             pid_file: layout.prefix.join(&config.main.pid),
-            task_file: task_file(&config, &layout.prefix),
+            task_file: dysvr::task_file(&config, &layout.prefix),
             task_timeout: dysvr.task_timeout,
             enabled: dysvr.enable,
         })
@@ -100,22 +114,11 @@ impl Settings {
     pub fn usual(layout: &Layout) -> Self {
         Self {
             pid_file: layout.prefix.join("logs/nginx.pid"),
-            task_file: default_task_file(&layout.prefix),
+            task_file: dysvr::default_task_file(&layout.prefix),
             task_timeout: Duration::from_secs(10),
             enabled: true,
         }
     }
-}
-
-fn task_file(config: &dysvr_conf::model::Config, prefix: &Path) -> PathBuf {
-    let named = config.http.as_ref().and_then(|http| http.main.dysvr.task_file.clone());
-    named.unwrap_or_else(|| default_task_file(prefix))
-}
-
-fn default_task_file(prefix: &Path) -> PathBuf {
-    let folder: String =
-        prefix.to_string_lossy().trim_matches('/').chars().map(|c| if c == '/' { '_' } else { c }).collect();
-    Path::new("/dev/shm/dysvr").join(folder).join("dy_update_server.conf")
 }
 
 /// Why there is no master to signal.

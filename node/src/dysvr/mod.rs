@@ -14,9 +14,12 @@ use dysvr_conf::model::Config;
 /// /dev/shm that is named after the prefix (a status write costs 14 µs on a tmpfs, 200 µs on a disk).
 pub fn task_file(conf: &Config, prefix: &Path) -> PathBuf {
     let named = conf.http.as_ref().and_then(|http| http.main.dysvr.task_file.clone());
-    named.unwrap_or_else(|| {
-        let folder: String =
-            prefix.to_string_lossy().trim_matches('/').chars().map(|c| if c == '/' { '_' } else { c }).collect();
-        Path::new("/dev/shm/dysvr").join(folder).join("dy_update_server.conf")
-    })
+    named.unwrap_or_else(|| default_task_file(prefix))
+}
+
+/// The task file of a configuration that names none.
+pub fn default_task_file(prefix: &Path) -> PathBuf {
+    let folder: String =
+        prefix.to_string_lossy().trim_matches('/').chars().map(|c| if c == '/' { '_' } else { c }).collect();
+    Path::new("/dev/shm/dysvr").join(folder).join("dy_update_server.conf")
 }
