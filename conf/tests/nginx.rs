@@ -25,36 +25,35 @@ fn nginx(text: &str) -> Option<String> {
         .expect("/usr/sbin/nginx is needed: make test installs it");
     let said = String::from_utf8_lossy(&output.stderr).replace(conf.to_str().unwrap(), "nginx.conf");
     let said = said.replace(&format!("{}/", dir.path().display()), "");
-    let emerg = said.lines().find_map(|line| {
-        let (_, text) = line.split_once("[emerg] ")?;
+    let emerg = said.split_once("[emerg] ").map(|(_, text)| {
+        let text = text.rsplit_once("\nnginx: configuration file").map_or(text, |(text, _)| text);
         // `PID#TID: ` comes first once the log is open.
-        let text =
-            text.split_once(": ").filter(|(ids, _)| ids.contains('#') && !ids.contains(' ')).map_or(text, |x| x.1);
-        Some(text.to_owned())
+        let ids = |ids: &str| ids.contains('#') && !ids.contains(' ');
+        text.split_once(": ").filter(|(first, _)| ids(first)).map_or(text, |(_, text)| text).to_owned()
     });
     assert_eq!(emerg.is_none(), output.status.success(), "{said}");
     emerg
 }
 
-/// What we say first.
-fn ours(text: &str) -> Option<String> {
+/// What we say, the first thing first.
+fn ours(text: &str) -> Vec<String> {
     let mut files = Memory::default();
     files.insert("/p/nginx.conf", text);
     let options =
         LoadOptions { conf: "/p/nginx.conf".into(), prefix: "/p".into(), globals: String::new(), privileged: true };
-    let problems = load(&options, &mut files, &mut Interner::default()).err()?;
-    Some(problems.0[0].to_string().replace("/p/", ""))
+    let problems = load(&options, &mut files, &mut Interner::default()).err();
+    problems.iter().flat_map(|problems| &problems.0).map(|problem| problem.to_string().replace("/p/", "")).collect()
 }
 
-/// Whether two refusals are one. nginx gives no place for what it finds after parsing; we always do.
-fn agree(nginx: &Option<String>, ours: &Option<String>) -> bool {
-    match (nginx, ours) {
-        (None, None) => true,
-        (Some(nginx), Some(ours)) => {
-            nginx == ours
-                || (!nginx.contains(" in nginx.conf:") && ours.starts_with(&format!("{nginx} in nginx.conf:")))
+/// Whether nginx's refusal is among ours. It stops at the first thing that it finds, not always the first of the file.
+/// It gives no place for what it finds after parsing; we always do.
+fn agree(nginx: &Option<String>, ours: &[String]) -> bool {
+    match nginx {
+        None => ours.is_empty(),
+        Some(nginx) => {
+            let placed = format!("{nginx} in nginx.conf:");
+            ours.iter().any(|ours| nginx == ours || (!nginx.contains(" in nginx.conf:") && ours.starts_with(&placed)))
         }
-        _ => false,
     }
 }
 
@@ -67,7 +66,7 @@ fn compare(name: &str, wrap: impl Fn(&str) -> String) {
         let text = wrap(case);
         let (nginx, ours) = (nginx(&text), ours(&text));
         count += 1;
-        if !agree(&nginx, &ours) {
+        if !agree(&nginx, &ours[..ours.len().min(1)]) {
             differences += &format!("{case}\n  nginx: {nginx:?}\n  ours:  {ours:?}\n");
         }
     }
@@ -90,4 +89,102 @@ fn server_level() {
     compare("server.txt", |case| {
         format!("events {{}}\nhttp {{\naccess_log off;\nserver {{\nlisten 127.0.0.1:34567;\n{case}\n}}\n}}\n")
     });
+}
+
+mod any_text {
+    use proptest::prelude::*;
+
+    use super::{agree, nginx, ours};
+
+    fn marks() -> impl Strategy<Value = String> {
+        let mark = prop::sample::select(vec![
+            "a",
+            "b",
+            " ",
+            " ",
+            "\n",
+            "\t",
+            ";",
+            ";",
+            "{",
+            "}",
+            "\"",
+            "'",
+            "\\",
+            "$",
+            "${",
+            "#",
+            "include",
+            ")",
+            "daemon",
+            "on",
+            "events {}",
+            "http {",
+            "worker_processes",
+        ]);
+        prop::collection::vec(mark, 0..14).prop_map(|marks| marks.concat())
+    }
+
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "location / {",
+            "location ~ ^/(?<n>.) {",
+            "location @a {",
+            "location = /b {",
+            "location /b/c {",
+            "}",
+            "}",
+            "}",
+            "if ($host = a) {",
+            "if ($n) {",
+            "if (-f $uri ) {",
+            "set $n 1;",
+            "set $m $n;",
+            "return 200 $m;",
+            "return 301 /;",
+            "rewrite ^ /x? last;",
+            "rewrite ^/(.*)$ http://a/$1;",
+            "break;",
+            "internal;",
+            "proxy_pass http://127.0.0.1:1;",
+            "proxy_pass http://127.0.0.1:1/x;",
+            "proxy_pass http://up;",
+            "proxy_pass http://$host;",
+            "proxy_set_header A $host;",
+            "add_header B $host;",
+            "client_max_body_size 1m;",
+            "keepalive_timeout 5s;",
+            "proxy_buffering off;",
+            "server_name a b.*;",
+            "default_type a/b;",
+            "foo;",
+            "listen 127.0.0.1:34568;",
+        ]);
+        prop::collection::vec(piece, 0..10).prop_map(|pieces| {
+            let open = pieces.iter().map(|piece| piece.matches('{').count() as isize).sum::<isize>();
+            let closed = pieces.iter().filter(|piece| **piece == "}").count() as isize;
+            pieces.join("\n") + &"}".repeat(usize::try_from(open - closed).unwrap_or(0))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn is_lexed_as_by_nginx(text in marks()) {
+            let text = format!("events {{}}\n{text}");
+            let (nginx, ours) = (nginx(&text), ours(&text));
+            prop_assert!(agree(&nginx, &ours), "nginx: {nginx:?}\nours:  {ours:?}");
+        }
+
+        #[test]
+        fn is_understood_as_by_nginx(text in pieces()) {
+            let text = format!(
+                "events {{}}\nhttp {{\naccess_log off;\nupstream up {{ server 127.0.0.1:1; }}\nserver {{\nlisten \
+                 127.0.0.1:34567;\n{text}\n}}\n}}\n"
+            );
+            let (nginx, ours) = (nginx(&text), ours(&text));
+            prop_assert!(agree(&nginx, &ours), "nginx: {nginx:?}\nours:  {ours:?}");
+        }
+    }
 }

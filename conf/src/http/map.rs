@@ -1,7 +1,8 @@
 //! `ngx_http_map_module`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::directive::{Arity, BlockKind, Directive, HTTP, Setter};
 use crate::regex::Regex;
@@ -32,11 +33,11 @@ pub struct Map {
     /// What is looked up.
     pub source: Template,
     /// Exact values, in lower case.
-    pub exact: HashMap<Box<str>, Template>,
+    pub exact: FxHashMap<Box<str>, Template>,
     /// `hostnames`: `*.example.com`, kept as `example.com`.
-    pub leading: HashMap<Box<str>, Template>,
+    pub leading: FxHashMap<Box<str>, Template>,
     /// `hostnames`: `www.example.*`, kept as `www.example`.
-    pub trailing: HashMap<Box<str>, Template>,
+    pub trailing: FxHashMap<Box<str>, Template>,
     /// Expressions in the order of the file. Their groups are `$1`… and named ones in the value.
     pub regexes: Vec<(Regex, Template)>,
     /// `default`, empty if absent.
