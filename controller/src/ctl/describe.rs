@@ -1,7 +1,7 @@
 //! Everything about one thing, as text: `Field:  value` lines and indented tables, as kubectl describes things.
 
 use super::columns::{Listed, took};
-use super::output::Output;
+use super::output::{Output, printable};
 use super::progress::count;
 use super::table::{self, color_of, number, remark, state, text};
 use super::time::{age, millis, rfc3339};
@@ -20,7 +20,14 @@ impl Page {
 
     fn field(&mut self, name: &str, value: impl Into<String>) {
         let value = value.into();
-        let value = if value.is_empty() { "<none>".into() } else { value };
+        let value = if value.is_empty() { "<none>".into() } else { printable(&value).into_owned() };
+        self.fields.push((format!("{name}:"), value));
+    }
+
+    /// A state, in the colour of its kind.
+    fn state(&mut self, name: &str, word: &str, output: Output) {
+        let word = printable(word);
+        let value = color_of(&word).map_or_else(|| word.to_string(), |color| output.paint(&word, color));
         self.fields.push((format!("{name}:"), value));
     }
 
@@ -28,7 +35,7 @@ impl Page {
     fn list(&mut self, name: &str, values: &[String]) {
         self.field(name, values.first().cloned().unwrap_or_default());
         for value in values.iter().skip(1) {
-            self.fields.push((String::new(), value.clone()));
+            self.fields.push((String::new(), printable(value).into_owned()));
         }
     }
 
@@ -52,10 +59,6 @@ fn instant(instant: Instant, now_ms: i64) -> String {
     rfc3339(instant.0).map_or_else(String::new, |text| format!("{text} ({} ago)", age(now_ms, instant.0)))
 }
 
-fn painted(word: &str, output: Output) -> String {
-    color_of(word).map_or_else(|| word.to_owned(), |color| output.paint(word, color))
-}
-
 /// A vhost with the upstreams that it passes to and the text of its file.
 pub fn vhost(vhost: &Vhost, upstreams: &[Upstream], content: &[u8]) -> String {
     let mut page = Page::new();
@@ -74,7 +77,7 @@ pub fn vhost(vhost: &Vhost, upstreams: &[Upstream], content: &[u8]) -> String {
     let upstreams =
         if rows.is_empty() { String::new() } else { table::draw(&["UPS_ID", "SERVERS", "FILE"], rows, false) };
     page.section("Upstreams", &upstreams);
-    page.section("Configuration", &String::from_utf8_lossy(content));
+    page.section("Configuration", &printable(&String::from_utf8_lossy(content)));
     page.finish()
 }
 
@@ -86,7 +89,7 @@ pub fn upstream(upstream: &Upstream, content: &[u8]) -> String {
     page.list("Vhosts", &upstream.vhosts.iter().map(u64::to_string).collect::<Vec<_>>());
     page.field("File", &upstream.file);
     page.field("Revision", upstream.revision.to_string());
-    page.section("Configuration", &String::from_utf8_lossy(content));
+    page.section("Configuration", &printable(&String::from_utf8_lossy(content)));
     page.finish()
 }
 
@@ -95,7 +98,7 @@ pub fn node(node: &Node, tasks: &[Task], now_ms: i64, output: Output) -> String 
     let mut page = Page::new();
     page.field("Name", &node.name);
     page.list("Labels", &node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>());
-    page.field("State", painted(&node.state, output));
+    page.state("State", &node.state, output);
     page.field("Reason", &node.reason);
     page.field("Connected", if node.connected { "yes" } else { "no" });
     page.field("Seen", instant(node.seen, now_ms));
@@ -130,7 +133,7 @@ pub fn node(node: &Node, tasks: &[Task], now_ms: i64, output: Output) -> String 
 pub fn rollout(rollout: &Rollout, revision: Option<&Revision>, tasks: &[Task], now_ms: i64, output: Output) -> String {
     let mut page = Page::new();
     page.field("Rollout", rollout.rollout.to_string());
-    page.field("Phase", painted(&rollout.phase, output));
+    page.state("Phase", &rollout.phase, output);
     page.field("Reason", &rollout.reason);
     page.field("Revision", format!("{} -> {}", rollout.from_revision, rollout.to_revision));
     if let Some(revision) = revision {
@@ -186,7 +189,7 @@ pub fn revision(revision: &Revision, diffs: Option<&str>, now_ms: i64) -> String
     };
     page.section("Changes", &changes);
     if let Some(diffs) = diffs {
-        page.section("Differences", diffs);
+        page.section("Differences", &printable(diffs));
     }
     page.finish()
 }

@@ -37,8 +37,9 @@ use clap::Parser as _;
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse(); // exits with 2 for nonsense, with 0 for --help and --version
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let output = output::Output::of_process();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(verb::run(cli, output::Output::of_process())),
+        Ok(runtime) => runtime.block_on(verb::run(cli, output)),
         Err(error) => Err(exit::Failure::Failed(format!("cannot start: {error}"))),
     };
     match result {
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             let text = failure.to_string();
             if !text.is_empty() {
-                eprintln!("{text}");
+                output.note(&output::printable(&text));
             }
             ExitCode::from(failure.code())
         }

@@ -1,5 +1,6 @@
 //! Standard output: whether it is a terminal, whether colours are wanted, and the form of documents.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use owo_colors::{AnsiColors, OwoColorize as _};
@@ -37,10 +38,24 @@ impl Output {
         self.print(&format!("{text}\n"))
     }
 
+    /// Writes a line to standard error. Nobody can be told when that is closed.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
     /// Text in a colour, if colours are wanted.
     pub fn paint(&self, text: &str, color: AnsiColors) -> String {
         if self.color { text.color(color).to_string() } else { text.to_owned() }
     }
+}
+
+/// Text for a terminal: what nodes and files say may hold bytes that would steer it. Line ends and tabs stay.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return text.into();
+    }
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect::<String>().into()
 }
 
 /// A document as indented JSON with a newline at its end.
@@ -52,4 +67,15 @@ pub fn json<T: Serialize>(document: &T) -> Result<String, Failure> {
 /// A document as YAML.
 pub fn yaml<T: Serialize>(document: &T) -> Result<String, Failure> {
     serde_yaml_ng::to_string(document).map_err(|error| Failure::Failed(format!("cannot write YAML: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_node_says_steers_the_terminal() {
+        assert_eq!(printable("a\tb\nc é"), "a\tb\nc é");
+        assert_eq!(printable("\u{1b}[2Jgone\r\u{7f}\u{9b}"), "\u{fffd}[2Jgone\u{fffd}\u{fffd}\u{fffd}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::columns::took;
+use super::output::printable;
 use super::view::{NodeProgress, Outcome, Rollout, Wave};
 
 /// Waves with more nodes are summed up instead of naming each node that moves.
@@ -161,7 +162,7 @@ fn sum_of(wave: &Wave) -> String {
 }
 
 fn because(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+    if reason.is_empty() { String::new() } else { format!(": {}", printable(reason)) }
 }
 
 /// `1 node`, `2 nodes`

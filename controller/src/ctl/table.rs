@@ -3,6 +3,8 @@
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use owo_colors::AnsiColors;
 
+use super::output::printable;
+
 /// One value of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
@@ -13,13 +15,13 @@ pub struct Value {
 
 /// Text; `<none>` stands for nothing, so that a column is never empty.
 pub fn text(text: impl Into<String>) -> Value {
-    let text = text.into();
+    let text = printable(&text.into()).into_owned();
     Value { text: if text.is_empty() { "<none>".into() } else { text }, color: None, right: false }
 }
 
 /// Text that may be empty, for the last column.
 pub fn remark(text: impl Into<String>) -> Value {
-    Value { text: text.into().replace('\n', " "), color: None, right: false }
+    Value { text: printable(&text.into()).replace('\n', " "), color: None, right: false }
 }
 
 /// A number, aligned to the right.

@@ -3,7 +3,7 @@
 use owo_colors::AnsiColors;
 use similar::TextDiff;
 
-use super::output::Output;
+use super::output::{Output, printable};
 use super::view::ChangeKind;
 
 /// One file's difference, ended by a newline; empty when there is none.
@@ -26,8 +26,9 @@ pub fn labels(kind: ChangeKind, before: &str, after: &str) -> (String, String) {
 /// The same in colours, if they are wanted.
 pub fn painted(diff: &str, output: Output) -> String {
     if !output.color {
-        return diff.to_owned();
+        return diff.to_owned(); // byte for byte, for a file or a program
     }
+    let diff = printable(diff);
     let mut text = String::with_capacity(diff.len() * 2);
     for line in diff.split_inclusive('\n') {
         let color = match line.as_bytes() {

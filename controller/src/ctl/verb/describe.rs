@@ -72,7 +72,7 @@ pub(super) async fn run(controllers: &mut Controllers, output: Output, options: 
         Kind::Task => return Err(Failure::Usage("tasks are described with their rollout or their node".into())),
     };
     if pages.is_empty() && absent.is_empty() {
-        eprintln!("No {} found.", selection.kind.plural());
+        output.note(&format!("No {} found.", selection.kind.plural()));
     }
     output.print(&pages.join("\n\n"))?;
     if absent.is_empty() { Ok(()) } else { Err(get::not_found(selection.kind, &absent)) }

@@ -10,7 +10,7 @@ use super::now_ms;
 use crate::ctl::cli::{self, Format};
 use crate::ctl::columns::Listed;
 use crate::ctl::connect::Controllers;
-use crate::ctl::exit::Failure;
+use crate::ctl::exit::{self, Failure};
 use crate::ctl::output::{self, Output};
 use crate::ctl::resource::{self, Kind, Selection};
 use crate::ctl::table;
@@ -73,7 +73,7 @@ async fn show<T: Listed>(
 ) -> Result<(), Failure> {
     let (items, absent) = pick(list(controllers, names).await?, names);
     if items.is_empty() && absent.is_empty() && matches!(options.output, Format::Table | Format::Wide) {
-        eprintln!("No {} found.", T::KIND.plural());
+        output.note(&format!("No {} found.", T::KIND.plural()));
     } else if !items.is_empty() || absent.is_empty() {
         output.print(&render(&items, names, options.output, options.no_headers, output.color)?)?;
     }
@@ -88,8 +88,8 @@ async fn show<T: Listed>(
         tokio::time::sleep(LOOK).await;
         let items = match list(controllers, names).await {
             Ok(items) => pick(items, names).0,
-            Err(Failure::Unreachable(text)) => {
-                eprintln!("error: {text}");
+            Err(failure) if failure.code() == exit::UNREACHABLE => {
+                output.note(&failure.to_string());
                 continue;
             }
             Err(failure) => return Err(failure),

@@ -9,7 +9,7 @@ use crate::ctl::bundle::Bundle;
 use crate::ctl::cli;
 use crate::ctl::connect::Controllers;
 use crate::ctl::exit::{self, Failure};
-use crate::ctl::output::Output;
+use crate::ctl::output::{Output, printable};
 use crate::ctl::progress::count;
 use crate::ctl::{input, local, plan};
 
@@ -30,7 +30,7 @@ pub(super) async fn run(controllers: &mut Controllers, output: Output, options: 
         verdict?;
     }
     for warning in &found.warnings {
-        eprintln!("warning: {warning}");
+        output.note(&format!("warning: {}", printable(warning)));
     }
     output.line(&format!("{} valid", count(bundle.files.len(), "file")))
 }
