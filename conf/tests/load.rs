@@ -266,7 +266,7 @@ fn a_fragment_is_what_a_full_load_makes_of_it() {
     let found = fragment(
         &mut files,
         &whole,
-        "include /p/conf/one.conf;\ninclude auto_vhost/b.conf;\ninclude /p/conf/auto_vhost/a.conf;\n",
+        "include /p/conf/./one.conf;\ninclude auto_vhost/b.conf;\ninclude /p/conf//auto_vhost/a.conf;\n",
     );
     let found = found.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(format!("{:#?}", found.vhosts), format!("{:#?}", whole.vhosts));

@@ -201,9 +201,10 @@ impl<'a> Load<'a> {
         Ok(paths)
     }
 
-    /// A path relative to the directory of the main configuration file.
+    /// A path relative to the directory of the main configuration file, without `.` and `//`, so that one file has one
+    /// place in the order whatever way leads to it.
     pub(crate) fn conf_path(&self, path: &str) -> PathBuf {
-        self.options.conf.parent().unwrap_or(Path::new("/")).join(path)
+        self.options.conf.parent().unwrap_or(Path::new("/")).join(path).components().collect()
     }
 
     /// A path relative to the prefix.
