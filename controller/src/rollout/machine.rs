@@ -3,7 +3,7 @@
 //! A transition takes effect when the store has it, not before: [`Effect::Store`] goes out, [`Input::Stored`] comes back,
 //! and only then does [`Rollout::desired`] change. A store that does not answer freezes the rollout where it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use dysvr_proto::id::Revision;
@@ -17,6 +17,16 @@ const REASON: usize = 200;
 /// What the machine is told.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// A task was sent to a node: what it runs is not known until it has answered.
+    Sent {
+        /// The node.
+        node: String,
+    },
+    /// The task has its verdict, or was given up; what the node says it runs counts again.
+    Answered {
+        /// The node.
+        node: String,
+    },
     /// A node has proved to run a revision: its number and the digest of its files.
     At {
         /// The node.
@@ -112,9 +122,12 @@ pub enum Standing {
 pub struct Rollout {
     state: State,
     plan: Arc<Plan>,
+    plan_at: Option<PlanRef>,
     nodes: BTreeMap<String, Progress>,
     /// What nodes proved to run.
     observed: HashMap<String, Revision>,
+    /// Nodes with a task that they have not answered.
+    busy: HashSet<String>,
     soak_until: Option<Time>,
     pending: Option<Pending>,
     /// Failures that the store does not have yet.
@@ -138,9 +151,9 @@ enum Verb {
 
 impl Rollout {
     /// Starts a queued rollout with the plan that is stored at `at`.
-    pub fn begin(now: Time, mut state: State, plan: Arc<Plan>, at: PlanRef) -> Self {
-        state.plan = Some(at);
+    pub fn begin(now: Time, state: State, plan: Arc<Plan>, at: PlanRef) -> Self {
         let mut rollout = Self::restore(now, state, plan);
+        rollout.plan_at = Some(at);
         rollout.advance(now);
         rollout
     }
@@ -150,10 +163,12 @@ impl Rollout {
         let mut rollout = Self {
             nodes: BTreeMap::new(),
             observed: HashMap::new(),
+            busy: HashSet::new(),
             soak_until: None,
             pending: None,
             unsaved: BTreeMap::new(),
             asked: Vec::new(),
+            plan_at: state.plan,
             state,
             plan,
         };
@@ -188,9 +203,16 @@ impl Rollout {
         desired(&self.state, &self.plan, node)
     }
 
-    /// Whether the nodes of the plan may be sent tasks now.
+    /// Whether the nodes of the plan may be sent tasks now. Not while a stop waits for the store: what was decided is not
+    /// undone by being slow to write it down.
     pub fn may_send(&self) -> bool {
-        !matches!(self.state.phase, Phase::Queued | Phase::Paused(_))
+        let held = |phase| matches!(phase, Phase::Queued | Phase::Paused(_));
+        let stopping = self.pending.as_ref().is_some_and(|pending| match pending.state.phase {
+            Phase::Paused(_) | Phase::Aborted | Phase::Failed => true,
+            Phase::RollingBack { .. } => !matches!(self.state.phase, Phase::RollingBack { .. }),
+            _ => false,
+        });
+        !held(self.state.phase) && !stopping && self.asked.is_empty()
     }
 
     /// Whether everything that was asked of it is stored.
@@ -202,7 +224,15 @@ impl Rollout {
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), Refusal> {
         match input {
             Input::At { node, revision } => self.at(now, node, revision),
-            Input::Gone { node } => drop(self.observed.remove(&node)),
+            Input::Sent { node } => {
+                self.observed.remove(&node);
+                self.busy.insert(node);
+            }
+            Input::Answered { node } => drop(self.busy.remove(&node)),
+            Input::Gone { node } => {
+                self.observed.remove(&node);
+                self.busy.remove(&node);
+            }
             Input::Nack { node, revision, reason } => self.nack(now, &node, revision, &reason),
             Input::Unhealthy { node, reason } => {
                 if self.nodes.get(&node).is_some_and(|p| p.standing == Standing::Done)
@@ -269,6 +299,9 @@ impl Rollout {
 
     fn at(&mut self, now: Time, node: String, revision: Revision) {
         let Some((_, planned)) = self.plan.find(&node) else { return };
+        if self.busy.contains(&node) {
+            return;
+        }
         let from = planned.from;
         self.observed.insert(node.clone(), revision);
         match self.nodes.get(&node).map(|progress| &progress.standing) {
@@ -316,10 +349,12 @@ impl Rollout {
         let mut late = Vec::new();
         for (node, progress) in &self.nodes {
             let reason = match progress.standing {
-                Standing::Updating { deadline } if deadline <= now => match self.observed.contains_key(node) {
-                    true => format!("no verdict within {seconds} s"),
-                    false => format!("away, no verdict within {seconds} s"),
-                },
+                Standing::Updating { deadline } if deadline <= now => {
+                    match self.observed.contains_key(node) || self.busy.contains(node) {
+                        true => format!("no verdict within {seconds} s"),
+                        false => format!("away, no verdict within {seconds} s"),
+                    }
+                }
                 Standing::Returning { deadline } if deadline <= now => format!("did not go back within {seconds} s"),
                 _ => continue,
             };
@@ -336,6 +371,7 @@ impl Rollout {
             return;
         }
         let mut next = self.state.clone();
+        next.plan = self.plan_at;
         for (node, failure) in &self.unsaved {
             next.failed.entry(node.clone()).or_insert_with(|| failure.clone());
         }

@@ -255,13 +255,23 @@ impl Fleet {
             Some(observed) if observed.revision == to.0 => Err("it reports another digest for the revision".to_owned()),
             _ => Ok(()),
         });
-        match (verdict, expected) {
-            (Ok(()), _) => node.nack = None,
+        node.fresh = true;
+        let outcome = match (verdict, &expected) {
+            (Ok(()), _) => {
+                node.nack = None;
+                None
+            }
             (Err(reason), Some(_)) => {
                 node.failed(now, to, reason.clone());
-                self.tell(now, Input::Nack { node: name.to_owned(), revision: to, reason });
+                Some(reason)
             }
-            (Err(_), None) => {}
+            (Err(_), None) => None,
+        };
+        if expected.is_some() {
+            self.tell(now, Input::Answered { node: name.to_owned() });
+        }
+        if let Some(reason) = outcome {
+            self.tell(now, Input::Nack { node: name.to_owned(), revision: to, reason });
         }
         if let Some(active) = self.active.as_mut().filter(|active| active.core.state().id.0 == report.rollout) {
             active.unsaved.push(record);
@@ -283,15 +293,16 @@ impl Fleet {
         let deadline = now.after(want.deadline_ms + GRACE_MS);
         let in_flight = InFlight { id: id.clone(), to: want.revision, deadline };
         self.of(name, serial)?.in_flight = Some(in_flight);
-        self.dirty = true;
+        self.tell(now, Input::Sent { node: name.to_owned() });
         Some(Order { id, from, whole, want })
     }
 
     /// A task could not be sent after all.
-    pub(super) fn unsent(&mut self, name: &str, serial: u64, id: &str) {
-        if let Some(node) = self.of(name, serial) {
-            node.in_flight.take_if(|task| task.id == id);
-        }
+    pub(super) fn unsent(&mut self, name: &str, serial: u64, id: &str, now: Time) {
+        let Some(node) = self.of(name, serial) else { return };
+        node.in_flight.take_if(|task| task.id == id);
+        node.fresh = true;
+        self.tell(now, Input::Answered { node: name.to_owned() });
     }
 
     /// Gives up a task that is late; when to look at the node again.
@@ -300,6 +311,8 @@ impl Fleet {
         if let Some(task) = node.in_flight.take_if(|task| task.deadline <= now) {
             let reason = "no verdict within the task's deadline".to_owned();
             node.failed(now, task.to, reason.clone());
+            node.fresh = true;
+            self.tell(now, Input::Answered { node: name.to_owned() });
             self.tell(now, Input::Nack { node: name.to_owned(), revision: task.to, reason });
         }
         if let Some(task) = self.of(name, serial).and_then(|node| node.in_flight.as_ref()) {

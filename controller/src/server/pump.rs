@@ -129,7 +129,7 @@ async fn next_task(lead: &Lead, name: &str, link: &Link, out: &Outbound) -> Opti
         Ok(task) => task,
         Err(error) => {
             tracing::warn!(node = name, task = order.id, %error, "a task could not be built");
-            lead.with(|fleet| fleet.unsent(name, link.serial, &order.id));
+            lead.with(|fleet| fleet.unsent(name, link.serial, &order.id, lead.clock.now()));
             return Some(Ok(false));
         }
     };
