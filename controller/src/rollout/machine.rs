@@ -367,7 +367,7 @@ impl Rollout {
 
     /// Works out the next state, if there is one to store.
     fn advance(&mut self, now: Time) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.state.phase.has_ended() {
             return;
         }
         let mut next = self.state.clone();

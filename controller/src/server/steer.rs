@@ -7,7 +7,7 @@ use dysvr_proto::id::RolloutId;
 use dysvr_proto::wire::operator::TaskList;
 use prost::Message as _;
 
-use super::fleet::ActiveRollout;
+use super::fleet::{ActiveRollout, Fleet};
 use super::lead::Lead;
 use crate::revision::Head;
 use crate::rollout::{Effect, Input, Phase, Plan, Rollout, State, Time};
@@ -102,15 +102,7 @@ async fn start(lead: &Lead, id: RolloutId) -> Result<(), Halt> {
     };
     lead.change(|fleet| {
         fleet.active = Some(ActiveRollout { core, at, unsaved: Vec::new() });
-        let clean: Vec<_> = fleet
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.link.is_some())
-            .filter_map(|(name, node)| Some((name.clone(), node.clean()?)))
-            .collect();
-        for (node, revision) in clean {
-            fleet.tell(now, Input::At { node, revision });
-        }
+        tell_all(fleet, now);
     });
     Ok(())
 }
@@ -226,10 +218,25 @@ async fn recover(lead: &Lead, id: RolloutId) -> Result<(), Halt> {
     lead.change(|fleet| {
         let core = Rollout::restore(now, state, plan);
         fleet.active = Some(ActiveRollout { core, at, unsaved: Vec::new() });
-        let clean: Vec<_> = fleet.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.clean()?))).collect();
-        for (node, revision) in clean {
-            fleet.tell(now, Input::At { node, revision });
-        }
+        tell_all(fleet, now);
     });
     Ok(())
+}
+
+/// Tells a new machine what is known of the nodes.
+fn tell_all(fleet: &mut Fleet, now: Time) {
+    let connected = fleet.nodes.iter().filter(|(_, node)| node.link.is_some());
+    let inputs: Vec<_> = connected
+        .filter_map(|(name, node)| {
+            let name = name.clone();
+            match (&node.in_flight, node.clean()) {
+                (Some(_), _) => Some(Input::Sent { node: name }),
+                (None, Some(revision)) => Some(Input::At { node: name, revision }),
+                (None, None) => None,
+            }
+        })
+        .collect();
+    for input in inputs {
+        fleet.tell(now, input);
+    }
 }

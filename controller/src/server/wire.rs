@@ -132,7 +132,9 @@ pub(super) fn rollout(core: &Rollout) -> wire::Rollout {
             Standing::Done => ("done", String::new()),
             Standing::Failed(reason) => ("failed", reason.clone()),
             Standing::Returning { .. } => ("updating", "going back".to_owned()),
-            Standing::Undone => ("undone", failure),
+            // What went wrong says more than that it is back.
+            Standing::Undone if !failure.is_empty() => ("failed", failure),
+            Standing::Undone => ("undone", String::new()),
         };
         wire::NodeProgress {
             node: name.to_owned(),
