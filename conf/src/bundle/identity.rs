@@ -1,6 +1,6 @@
 //! Giving vhosts their identity: a `vsvc_id` line for each `server` that has none.
 
-use crate::syntax;
+use crate::syntax::{self, Directive};
 
 /// A file in which every `server` has a `vsvc_id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,15 @@ pub struct Assigned {
 /// Writes `    vsvc_id N;` as the first line of each `server {}` at the top of a file that has none, counting up from
 /// `next_id`. All other bytes stay as they are. A file that is wrong in itself is left alone: validation says why.
 pub fn assign_vsvc_ids(text: &str, next_id: u64) -> Assigned {
+    let mut next = next_id;
+    assign_vsvc_ids_with(text, |_| {
+        next = next.saturating_add(1);
+        next - 1
+    })
+}
+
+/// The same, with numbers that the caller chooses for each `server`.
+pub fn assign_vsvc_ids_with(text: &str, mut give: impl FnMut(&Directive<'_>) -> u64) -> Assigned {
     let tree = syntax::parse(text.as_bytes());
     let mut assigned = Assigned { text: String::with_capacity(text.len() + 64), ids: Vec::new() };
     let mut done = 0;
@@ -24,7 +33,7 @@ pub fn assign_vsvc_ids(text: &str, next_id: u64) -> Assigned {
             if block.directives.iter().any(|directive| directive.name() == "vsvc_id") {
                 continue;
             }
-            let id = next_id.saturating_add(assigned.ids.len() as u64);
+            let id = give(server);
             let inside = server.end.offset as usize + 1;
             let line_end = if text[inside..].starts_with("\r\n") { "\r\n" } else { "\n" };
             assigned.text += &text[done..inside];

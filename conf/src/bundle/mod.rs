@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use check::{Assumptions, Checked, UpstreamSummary, VhostSummary, validate_bundle};
-pub use identity::{Assigned, assign_vsvc_ids};
+pub use identity::{Assigned, assign_vsvc_ids, assign_vsvc_ids_with};
 
 use crate::digest::{Digest, Words};
 

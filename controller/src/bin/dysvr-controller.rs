@@ -1,8 +1,11 @@
 //! The controller: serves nodes and operators from a store.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Parser;
+use dysvr_conf::bundle::Assumptions;
 use dysvr_controller::{server, store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +31,14 @@ struct Args {
     #[arg(long, env = "DYSVR_ADVERTISE")]
     advertise: Option<String>,
 
+    /// Where nodes' nginx.conf includes the vhosts from
+    #[arg(long, env = "DYSVR_INCLUDE", default_value = "auto_vhost/*.conf")]
+    include: String,
+
+    /// A file with the other directives of nodes' http {}, which vhosts may refer to: log formats, maps
+    #[arg(long, env = "DYSVR_HTTP", value_name = "FILE")]
+    http: Option<PathBuf>,
+
     /// What to log, as `level` or `target=level,…`
     #[arg(long, env = "DYSVR_LOG", default_value = "info")]
     log: String,
@@ -50,17 +61,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         tracing::info!("stopping");
     };
+    let http = match &args.http {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => String::new(),
+    };
+    let assumptions = Assumptions { include: args.include, http };
     let store = store::open(&args.store).await?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| anyhow::Error::new(error).context(format!("cannot listen on {}", args.listen)))?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
     let me = store::Candidate {
         name: args.name.unwrap_or_else(host_name),
         address: args.advertise.unwrap_or_else(|| address.to_string()),
     };
     tracing::info!(%address, store = args.store, name = me.name, "listening");
-    server::serve(store, me, listener, stop).await
+    server::serve(store, me, assumptions, listener, stop).await
 }
 
 /// The host's name as the kernel has it.

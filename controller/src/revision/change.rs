@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::check::{Checked, Problem, assign, check};
+use dysvr_conf::bundle::{Assumptions, assign_vsvc_ids_with};
+
+use super::check::{Checked, Problem, check};
 use super::files::{Content, Files};
 use super::record::{Change, ChangeKind, PageRef};
-use super::scan::closure;
+use super::shape::{Shape, server_names};
 
 /// Where upstream files are that go with their last vhost.
 const UPSTREAMS: &str = "auto_upstream/";
@@ -42,37 +44,58 @@ pub struct Draft {
     pub next_vsvc_id: u64,
 }
 
-/// Works a change out.
-pub fn draft(base: &Files, request: &Request, next_vsvc_id: u64) -> Draft {
-    let before = check(base);
+/// Works a change out. `before` is what the base holds.
+pub fn draft(base: &Files, before: &Checked, request: &Request, next_vsvc_id: u64, assumptions: &Assumptions) -> Draft {
     let mut files = base.clone();
     let mut problems = Vec::new();
     let mut next = next_vsvc_id.max(1);
     match request {
         Request::Restore(earlier) => files = earlier.clone(),
         Request::Change { files: written, delete } => {
-            for name in deletions(&before, delete, &mut problems) {
+            for name in deletions(before, delete, &mut problems) {
                 files.remove(&name);
             }
             files.extend(written.iter().map(|(name, content)| (name.clone(), content.clone())));
-            assign_ids(&mut files, written, &before, &mut next);
+            assign_ids(&mut files, written, before, &mut next);
         }
     }
-    let mut checked = check(&files);
+    let mut checked = check(&files, assumptions);
     checked.problems.append(&mut problems);
+    let changes = changes(base, &files, before, &checked);
+    checked.problems.extend(without_effect(&changes, before, &checked));
     checked.problems.sort();
-    let changes = changes(base, &files, &before, &checked);
     Draft { files, changes, checked, next_vsvc_id: next }
+}
+
+/// What nodes would accept and then ignore: files that no include reaches, server names that another vhost of the
+/// address has already. An operator who applies that is mistaken.
+fn without_effect(changes: &[Change], before: &Checked, after: &Checked) -> Vec<Problem> {
+    let written = changes.iter().filter(|change| change.kind != ChangeKind::Delete);
+    let unreached = written.filter(|change| after.unreached.contains(&change.name)).map(|change| Problem {
+        file: change.name.clone(),
+        line: 0,
+        text: "no include reaches this file: it would have no effect".to_owned(),
+    });
+    let known: BTreeSet<&str> = before.warnings.iter().map(|warning| warning.text.as_str()).collect();
+    let conflicts = after.warnings.iter().filter(|warning| {
+        warning.text.starts_with("conflicting server name") && !known.contains(warning.text.as_str())
+    });
+    unreached.chain(conflicts.cloned()).collect()
 }
 
 /// Gives ids to the vhosts of the written files that have none. A vhost keeps the id that its file gave to the same
 /// server names before, so that the operator's own file applied again changes nothing; others get the next one that no vhost has.
 fn assign_ids(files: &mut Files, written: &Files, before: &Checked, next: &mut u64) {
-    let mut used: BTreeSet<u64> = check(files).vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
-    for name in written.keys() {
-        let Some(content) = files.get_mut(name) else { continue };
-        let given = assign(content, |server_names| {
-            let held = before.vhosts_in(name).iter().find(|vhost| vhost.server_names == server_names);
+    let untouched = before.vhosts.iter().filter(|vhost| !written.contains_key(&vhost.file));
+    let mut used: BTreeSet<u64> = untouched.filter_map(|vhost| vhost.vsvc_id).collect();
+    for (name, content) in written {
+        used.extend(Shape::of(name, &content.bytes).vhosts.iter().filter_map(|vhost| vhost.vsvc_id));
+    }
+    for (name, content) in written {
+        let Ok(text) = std::str::from_utf8(&content.bytes) else { continue };
+        let assigned = assign_vsvc_ids_with(text, |server| {
+            let names = server.block.as_ref().map(|block| server_names(&block.directives)).unwrap_or_default();
+            let held = before.vhosts_in(name).iter().find(|vhost| vhost.server_names == names);
             if let Some(id) = held.and_then(|vhost| vhost.vsvc_id)
                 && used.insert(id)
             {
@@ -84,8 +107,8 @@ fn assign_ids(files: &mut Files, written: &Files, before: &Checked, next: &mut u
             *next += 1;
             *next - 1
         });
-        if let Some(given) = given {
-            *content = given;
+        if !assigned.ids.is_empty() {
+            files.insert(name.clone(), Content::new(assigned.text));
         }
     }
 }
@@ -125,7 +148,7 @@ fn deletions(before: &Checked, wanted: &[Selection], problems: &mut Vec<Problem>
         }
     }
     let reached = |names: &mut dyn Iterator<Item = &String>| -> BTreeSet<String> {
-        names.flat_map(|name| closure(&before.includes, name)).map(str::to_owned).collect()
+        names.flat_map(|name| before.closure(name)).map(str::to_owned).collect()
     };
     let lost = reached(&mut gone.iter());
     let kept = reached(&mut before.includes.keys().filter(|name| !gone.contains(*name) && !lost.contains(*name)));

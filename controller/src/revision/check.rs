@@ -1,14 +1,20 @@
-//! What a set of managed files holds, and whether nodes would accept it.
+//! What a set of managed files holds, and whether nodes would accept it. `dysvr_conf` decides; it is what nodes read
+//! their files with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::files::{Content, Files, MAX_FILE, invalid_name};
-use super::scan::{Directive, scan};
+use dysvr_conf::bundle::{Assumptions, Bundle, validate_bundle};
+use dysvr_conf::glob;
+
+use super::files::Files;
+use super::shape::Shape;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The managed file.
+    /// The managed file; empty when it is about no file.
     pub file: String,
     /// From 1; 0 when it is about the file as a whole.
     pub line: u32,
@@ -25,7 +31,7 @@ pub struct VhostInfo {
     pub server_names: Vec<String>,
     /// As they are written.
     pub listens: Vec<String>,
-    /// The upstreams that it passes to.
+    /// The upstreams that it passes to; known only if the files have no problems.
     pub ups_ids: Vec<String>,
     /// Where it stands.
     pub file: String,
@@ -57,6 +63,10 @@ pub struct Checked {
     pub includes: BTreeMap<String, Vec<String>>,
     /// All that is wrong, in the order of files and lines; none: nodes accept it.
     pub problems: Vec<Problem>,
+    /// What nginx says at `warn`.
+    pub warnings: Vec<Problem>,
+    /// Files that no include reaches; known only if the files have no problems.
+    pub unreached: BTreeSet<String>,
 }
 
 impl Checked {
@@ -73,136 +83,61 @@ impl Checked {
         let count = self.upstreams[from..].partition_point(|upstream| upstream.file == file);
         &self.upstreams[from..from + count]
     }
+
+    /// The managed files that `name` includes, directly and through others, itself left out.
+    pub fn closure<'a>(&'a self, name: &str) -> Vec<&'a str> {
+        let mut found: Vec<&str> = Vec::new();
+        let mut open = vec![name];
+        while let Some(next) = open.pop() {
+            for pattern in self.includes.get(next).into_iter().flatten() {
+                let path = Path::new(pattern);
+                let plain = self.includes.get_key_value(pattern).map(|(file, _)| file);
+                let wild = glob::is_pattern(path);
+                let matched = self.includes.keys().filter(|file| wild && glob::matches(path, Path::new(file)));
+                for file in plain.into_iter().chain(matched) {
+                    if file != name && !found.contains(&file.as_str()) {
+                        found.push(file);
+                        open.push(file);
+                    }
+                }
+            }
+        }
+        found
+    }
 }
 
-/// Reads and checks a whole set of files.
-pub fn check(files: &Files) -> Checked {
+/// Reads and checks a whole set of files, in what nodes are assumed to have around them.
+pub fn check(files: &Files, assumptions: &Assumptions) -> Checked {
     let mut checked = Checked::default();
+    let mut bundle = Bundle::default();
     for (name, content) in files {
-        read(name, content, &mut checked);
+        let shape = Shape::of(name, &content.bytes);
+        checked.vhosts.extend(shape.vhosts);
+        checked.upstreams.extend(shape.upstreams);
+        checked.includes.insert(name.clone(), shape.includes);
+        if let Err(error) = bundle.insert(name.as_bytes(), Arc::<[u8]>::from(&content.bytes[..])) {
+            checked.problems.push(Problem { file: name.clone(), line: 0, text: error.to_string() });
+        }
     }
-    twice(&mut checked);
+    match validate_bundle(&bundle, assumptions) {
+        Err(problems) => checked.problems.extend(problems.0.into_iter().map(problem)),
+        Ok(found) => {
+            let mut passed: BTreeMap<_, _> =
+                found.vhosts.into_iter().map(|vhost| ((vhost.file, vhost.line), vhost.ups_ids)).collect();
+            for vhost in &mut checked.vhosts {
+                vhost.ups_ids = passed.remove(&(vhost.file.clone(), vhost.line)).unwrap_or_default();
+            }
+            checked.unreached = found.unreached.into_iter().collect();
+            checked.warnings = found.warnings.into_iter().map(problem).collect();
+        }
+    }
     checked.problems.sort();
     checked.problems.dedup();
     checked
 }
 
-fn read(name: &str, content: &Content, checked: &mut Checked) {
-    let mut problem = |line: u32, text: String| checked.problems.push(Problem { file: name.to_owned(), line, text });
-    if let Some(text) = invalid_name(name) {
-        return problem(0, text.to_owned());
-    }
-    if content.bytes.len() > MAX_FILE {
-        return problem(0, format!("the file has {} bytes, the limit is {MAX_FILE}", content.bytes.len()));
-    }
-    let Ok(text) = std::str::from_utf8(&content.bytes) else {
-        return problem(0, "the file is not UTF-8 text".to_owned());
-    };
-    let top = match scan(text) {
-        Ok(top) => top,
-        Err((line, text)) => return problem(line, text),
-    };
-    let mut includes = Vec::new();
-    collect_includes(&top, &mut includes);
-    checked.includes.insert(name.to_owned(), includes);
-    for directive in &top {
-        match (directive.name(), &directive.block) {
-            ("server", Some(block)) => checked.vhosts.push(vhost(name, directive, block)),
-            ("upstream", Some(block)) => checked.upstreams.push(UpstreamInfo {
-                ups_id: directive.words.get(1).cloned().unwrap_or_default(),
-                servers: first_words(block, "server"),
-                file: name.to_owned(),
-                line: directive.line,
-            }),
-            _ => {}
-        }
-    }
-}
-
-fn vhost(file: &str, directive: &Directive, block: &[Directive]) -> VhostInfo {
-    let words =
-        |name: &'static str| block.iter().filter(move |d| d.name() == name).flat_map(|d| d.words.iter().skip(1));
-    let mut ups_ids = Vec::new();
-    collect_passes(block, &mut ups_ids);
-    VhostInfo {
-        vsvc_id: words("vsvc_id").next().and_then(|id| id.parse().ok()),
-        server_names: words("server_name").cloned().collect(),
-        listens: first_words(block, "listen"),
-        ups_ids,
-        file: file.to_owned(),
-        line: directive.line,
-    }
-}
-
-fn first_words(block: &[Directive], name: &str) -> Vec<String> {
-    block.iter().filter(|d| d.name() == name).filter_map(|d| d.words.get(1).cloned()).collect()
-}
-
-fn collect_includes(directives: &[Directive], found: &mut Vec<String>) {
-    for directive in directives {
-        match &directive.block {
-            Some(block) => collect_includes(block, found),
-            None if directive.name() == "include" => found.extend(directive.words.get(1).cloned()),
-            None => {}
-        }
-    }
-}
-
-fn collect_passes(directives: &[Directive], found: &mut Vec<String>) {
-    for directive in directives {
-        match &directive.block {
-            Some(block) => collect_passes(block, found),
-            None if directive.name() == "proxy_pass" => {
-                let url = directive.words.get(1).map_or("", String::as_str);
-                let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or("");
-                if !host.is_empty() && !host.contains(['$', ':']) && !found.iter().any(|id| id == host) {
-                    found.push(host.to_owned());
-                }
-            }
-            None => {}
-        }
-    }
-}
-
-/// Identities that two blocks claim.
-fn twice(checked: &mut Checked) {
-    let mut ids = BTreeMap::new();
-    for vhost in &checked.vhosts {
-        if let Some(id) = vhost.vsvc_id
-            && let Some((file, line)) = ids.insert(id, (vhost.file.clone(), vhost.line))
-        {
-            let text = format!("duplicate vsvc_id {id}, it is already in {file}:{line}");
-            checked.problems.push(Problem { file: vhost.file.clone(), line: vhost.line, text });
-        }
-    }
-    let mut names = BTreeMap::new();
-    for upstream in &checked.upstreams {
-        if let Some((file, line)) = names.insert(upstream.ups_id.clone(), (upstream.file.clone(), upstream.line)) {
-            let text = format!("duplicate upstream \"{}\", it is already in {file}:{line}", upstream.ups_id);
-            checked.problems.push(Problem { file: upstream.file.clone(), line: upstream.line, text });
-        }
-    }
-}
-
-/// Gives each vhost of a file that has no `vsvc_id` the one that `give` answers for its server names; the new content, if
-/// there was one to give.
-pub(super) fn assign(content: &Content, mut give: impl FnMut(&[String]) -> u64) -> Option<Content> {
-    let text = std::str::from_utf8(&content.bytes).ok()?;
-    let top = scan(text).ok()?;
-    let mut out = String::new();
-    let mut done = 0;
-    for directive in top.iter().filter(|d| d.name() == "server") {
-        let Some(block) = &directive.block else { continue };
-        if block.iter().any(|d| d.name() == "vsvc_id") {
-            continue;
-        }
-        let names = vhost("", directive, block).server_names;
-        out.push_str(&text[done..directive.open]);
-        out.push_str(&format!("\n    vsvc_id {};", give(&names)));
-        done = directive.open;
-    }
-    (done > 0).then(|| {
-        out.push_str(&text[done..]);
-        Content::new(out)
-    })
+fn problem(problem: dysvr_conf::problem::Problem) -> Problem {
+    let (file, line) =
+        problem.place.map_or_else(Default::default, |place| (place.file.to_string_lossy().into_owned(), place.line));
+    Problem { file, line, text: problem.text }
 }

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use dysvr_conf::bundle::check_name;
 use dysvr_proto::digest::{self, Digest};
-
-/// The largest managed file, bytes.
-pub const MAX_FILE: usize = 8 << 20;
 
 /// The content of a file with its digest, which is computed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,26 +43,14 @@ pub fn difference<'a>(from: &'a Files, to: &'a Files) -> (Vec<(&'a str, &'a Cont
     (written, removed)
 }
 
-/// Why a name cannot be that of a managed file: it must stay below the configuration's directory, and the files that a
-/// node's owner keeps there (nginx.conf) are not the fleet's.
-pub fn invalid_name(name: &str) -> Option<&'static str> {
-    if name.is_empty() || name.len() > 255 {
-        return Some("the name must have 1 to 255 bytes");
-    }
-    if name.starts_with('/') {
-        return Some("the name must be relative to the configuration's directory");
-    }
-    if name.chars().any(|c| c.is_control() || c == '\\') {
-        return Some("the name must not have control characters or backslashes");
-    }
-    if name.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
-        return Some("no part of the name may be empty or begin with a dot");
-    }
-    if !name.ends_with(".conf") {
-        return Some("the name must end in .conf");
+/// Why a file cannot be managed by the fleet: it must stay below the configuration's directory and look like one of
+/// nginx's, and what a node's owner keeps there (nginx.conf) is not the fleet's.
+pub fn invalid_name(name: &str) -> Option<String> {
+    if let Err(reason) = check_name(name) {
+        return Some(reason.to_string());
     }
     if name == "nginx.conf" {
-        return Some("nginx.conf belongs to the node");
+        return Some("belongs to the node".to_owned());
     }
     None
 }
@@ -94,12 +80,10 @@ mod tests {
 
     #[test]
     fn names_stay_below_the_configuration() {
-        for good in ["auto_vhost/a.conf", "common_location.conf", "auto_upstream/x_80.1.upstream.conf"] {
+        for good in ["auto_vhost/a.conf", "mime.types", "common_location.conf", "auto_upstream/x_80.1.upstream.conf"] {
             assert_eq!(invalid_name(good), None, "{good}");
         }
-        for bad in
-            ["", "/etc/a.conf", "../a.conf", "a/../b.conf", "a//b.conf", "a/.b.conf", "a\n.conf", "nginx.conf", "a.txt"]
-        {
+        for bad in ["", "/etc/a.conf", "../a.conf", "a/../b.conf", "a//b.conf", "a/.b.conf", "a\n.conf", "nginx.conf"] {
             assert!(invalid_name(bad).is_some(), "{bad:?}");
         }
     }

@@ -10,11 +10,11 @@ mod files;
 mod head;
 mod record;
 mod repository;
-mod scan;
+mod shape;
 
 pub use self::change::{Draft, Request, Selection, draft};
 pub use self::check::{Checked, Problem, UpstreamInfo, VhostInfo, check};
-pub use self::files::{Content, Files, MAX_FILE, difference, digest_of, invalid_name};
+pub use self::files::{Content, Files, difference, digest_of, invalid_name};
 pub use self::head::{Head, Settled, matches};
 pub use self::record::{Change, ChangeKind, Changes, FileEntry, Manifest, PAGES, PageRef, Record, hex_digest, page_of};
 pub use self::repository::{Applied, ApplyError, Meta, Repository, Steering, Stored};

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use dysvr_conf::bundle::Assumptions;
 use dysvr_proto::digest::{self, Digest};
 use dysvr_proto::id::Revision;
 
 use super::change::{Draft, Request, draft};
+use super::check::{Checked, check};
 use super::files::{Content, Files, digest_of};
 use super::head::Head;
 use super::record::{Change, Changes, FileEntry, Manifest, PageRef, Record, page_of};
@@ -28,6 +30,7 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Repository {
     store: Arc<dyn Store>,
+    assumptions: Arc<Assumptions>,
     cache: Mutex<Cache>,
 }
 
@@ -36,6 +39,7 @@ struct Cache {
     blobs: HashMap<Digest, Bytes>,
     bytes: usize,
     sets: Vec<(Revision, Arc<Files>)>,
+    checked: Option<(Revision, Arc<Checked>)>,
 }
 
 /// Who makes a revision, and when.
@@ -95,9 +99,9 @@ pub enum ApplyError {
 }
 
 impl Repository {
-    /// On a store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, cache: Mutex::default() }
+    /// On a store; changes are checked in what nodes are assumed to have around them.
+    pub fn new(store: Arc<dyn Store>, assumptions: Arc<Assumptions>) -> Self {
+        Self { store, assumptions, cache: Mutex::default() }
     }
 
     /// The store below.
@@ -171,6 +175,24 @@ impl Repository {
         Ok(files)
     }
 
+    /// What a revision holds; the last one that was asked for is kept.
+    pub async fn checked(&self, number: Revision) -> Result<Arc<Checked>, StoreError> {
+        let held = self.cache.lock().unwrap_or_else(PoisonError::into_inner).checked.clone();
+        if let Some((_, checked)) = held.filter(|(held, _)| *held == number) {
+            return Ok(checked);
+        }
+        let files = self.files(number).await?;
+        let assumptions = Arc::clone(&self.assumptions);
+        let checked = Arc::new(beside(move || check(&files, &assumptions)).await?);
+        self.keep_checked(number, &checked);
+        Ok(checked)
+    }
+
+    fn keep_checked(&self, number: Revision, checked: &Arc<Checked>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.checked = Some((number, Arc::clone(checked)));
+    }
+
     fn cached(&self, number: Revision) -> Option<Arc<Files>> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.sets.iter().find(|(held, _)| *held == number).map(|(_, files)| Arc::clone(files))
@@ -233,8 +255,7 @@ impl Repository {
     /// Works a change out against the head, storing nothing.
     pub async fn plan(&self, request: &Request) -> Result<(Draft, Head), StoreError> {
         let (head, _) = self.head().await?;
-        let base = self.files(head.base).await?;
-        Ok((work_out(base, request.clone(), head.next_vsvc_id).await?, head))
+        Ok((self.work_out(&head, request).await?, head))
     }
 
     /// Makes a change the next revision. `always`: even when it changes no file. `fence` proves who steers.
@@ -256,7 +277,7 @@ impl Repository {
                 return Err(ApplyError::Conflict(name, head.base));
             }
             first.get_or_insert(head.base);
-            let draft = work_out(base, request.clone(), head.next_vsvc_id).await?;
+            let draft = self.work_out(&head, request).await?;
             if !draft.checked.problems.is_empty() {
                 return Ok(Applied::Refused(draft, head));
             }
@@ -278,6 +299,7 @@ impl Repository {
             txn.writes.extend(beside);
             if let Verdict::Committed(at) = settle(&*self.store, txn).await? {
                 self.remember(record.number, &Arc::new(draft.files.clone()));
+                self.keep_checked(record.number, &Arc::new(draft.checked.clone()));
                 let head_at = Condition::Unchanged(keys::HEAD.to_owned(), at);
                 return Ok(Applied::Stored(Box::new(Stored { draft, head, head_at, record })));
             }
@@ -288,6 +310,14 @@ impl Repository {
             }
         }
         Err(ApplyError::Busy)
+    }
+
+    async fn work_out(&self, head: &Head, request: &Request) -> Result<Draft, StoreError> {
+        let base = self.files(head.base).await?;
+        let before = self.checked(head.base).await?;
+        let (request, next) = (request.clone(), head.next_vsvc_id);
+        let assumptions = Arc::clone(&self.assumptions);
+        beside(move || draft(&base, &before, &request, next, &assumptions)).await
     }
 
     /// A file of the request that differs between the base that was first seen and the one of now.
@@ -355,8 +385,7 @@ impl Repository {
 }
 
 /// Reading thousands of files takes a while: beside the executor.
-async fn work_out(base: Arc<Files>, request: Request, next: u64) -> Result<Draft, StoreError> {
-    tokio::task::spawn_blocking(move || draft(&base, &request, next))
-        .await
-        .map_err(|error| StoreError::Damaged(format!("a change could not be worked out: {error}")))
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::Damaged(format!("the files could not be read: {error}")))
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dysvr_conf::bundle::Assumptions;
 use dysvr_proto::id::{Revision, RolloutId};
 use dysvr_proto::wire::fleet as wire;
 use prost::Message as _;
@@ -38,8 +39,13 @@ pub(super) struct Lead {
 
 impl Lead {
     /// Takes over from the store where the last leader stopped.
-    pub(super) async fn begin(store: Arc<dyn Store>, reign: Reign, clock: Clock) -> Result<Self, StoreError> {
-        let repository = Repository::new(Arc::clone(&store));
+    pub(super) async fn begin(
+        store: Arc<dyn Store>,
+        assumptions: Arc<Assumptions>,
+        reign: Reign,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let repository = Repository::new(Arc::clone(&store), assumptions);
         let (head, head_at) = repository.head().await?;
         let mut fleet = Fleet::new(head, head_at, reign.epoch);
         for entry in store.range(keys::NODES, None).await?.entries {

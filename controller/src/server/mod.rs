@@ -22,9 +22,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dysvr_conf::bundle::Assumptions;
 use dysvr_proto::wire::fleet::fleet_server::FleetServer;
 use dysvr_proto::wire::operator::operator_server::OperatorServer;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
@@ -47,10 +49,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Streams that do not end by themselves are cut when a controller that was told to stop has waited that long.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` resolves.
+/// Serves until `stop` resolves. Changes are checked in what nodes are assumed to have around the managed files.
 pub async fn serve(
     store: Arc<dyn Store>,
     me: Candidate,
+    assumptions: Assumptions,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
@@ -63,8 +66,10 @@ pub async fn serve(
         .build_v1()?;
     let fleet = FleetServer::new(FleetService::new(throne.clone())).max_decoding_message_size(MAX_MESSAGE);
     let operator = OperatorServer::new(OperatorService::new(throne.clone())).max_decoding_message_size(MAX_MESSAGE);
-    let health_loop = tokio::spawn(health::keep(reporter, throne.clone()));
-    let reign_loop = tokio::spawn(reign(throne.clone()));
+    // Ends with this function, however it ends.
+    let mut beside = JoinSet::new();
+    beside.spawn(health::keep(reporter, throne.clone()));
+    let reign_loop = beside.spawn(reign(throne.clone(), Arc::new(assumptions)));
 
     let mut ending = stopped.clone();
     let server = Server::builder()
@@ -78,35 +83,36 @@ pub async fn serve(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
             let _ = ending.wait_for(|stop| *stop).await;
         });
-    let stop_loop = tokio::spawn(async move {
+    beside.spawn(async move {
         stop.await;
         stopping.send_replace(true);
     });
+    let mut end = None;
     let overdue = async {
         let _ = stopped.wait_for(|stop| *stop).await;
-        // Leaving the throne ends every node's stream and every watch, and gives the lease back.
+        // Leaving the throne ends every node's stream and every watch.
         reign_loop.abort();
-        if let Some(mut end) = throne.leave() {
-            let _ = tokio::time::timeout(GRACE, end.wait_for(|ended| *ended)).await;
-        }
+        end = throne.leave();
         tokio::time::sleep(GRACE).await;
     };
     let outcome = tokio::select! {
         outcome = server => outcome.map_err(anyhow::Error::from),
         () = overdue => Ok(()),
     };
-    health_loop.abort();
-    stop_loop.abort();
+    // The lease is given back once nobody holds the reign: the next leader need not wait for its end.
+    if let Some(mut end) = end.or_else(|| throne.leave()) {
+        let _ = tokio::time::timeout(GRACE, end.wait_for(|ended| *ended)).await;
+    }
     outcome
 }
 
 /// Stands for election again and again, and steers while it leads.
-async fn reign(throne: Throne) {
+async fn reign(throne: Throne, assumptions: Arc<Assumptions>) {
     loop {
         let lead = async {
             let reign = throne.store().campaign(throne.candidate()).await?;
             tracing::info!(epoch = reign.epoch.0, "this controller leads");
-            Lead::begin(Arc::clone(throne.store()), reign, Clock::start()).await
+            Lead::begin(Arc::clone(throne.store()), Arc::clone(&assumptions), reign, Clock::start()).await
         };
         match lead.await {
             Ok(lead) => {

@@ -23,7 +23,7 @@ use super::lead::Lead;
 use super::node::Choice;
 use super::throne::Throne;
 use super::wire;
-use crate::revision::{Manifest, check};
+use crate::revision::{Checked, Manifest};
 use crate::rollout::Input;
 use crate::store::{decode, keys};
 
@@ -363,16 +363,10 @@ fn node(lead: &Lead, fleet: &super::fleet::Fleet, name: &str) -> Option<Node> {
 }
 
 /// What the fleet is meant to run.
-async fn base(lead: &Lead) -> Result<(crate::revision::Checked, Manifest, Revision), Status> {
+async fn base(lead: &Lead) -> Result<(Arc<Checked>, Manifest, Revision), Status> {
     let revision = lead.with(|fleet| fleet.head.base);
-    let read = async {
-        let files = lead.repository.files(revision).await?;
-        let manifest = lead.repository.manifest(revision).await?;
-        Ok((files, manifest))
-    };
-    let (files, manifest) = read.await.map_err(|error: crate::store::StoreError| wire::store_error(&error))?;
-    let checked = tokio::task::spawn_blocking(move || check(&files)).await;
-    let checked = checked.map_err(|error| Status::internal(format!("reading the files failed: {error}")))?;
+    let read = async { Ok((lead.repository.checked(revision).await?, lead.repository.manifest(revision).await?)) };
+    let (checked, manifest) = read.await.map_err(|error: crate::store::StoreError| wire::store_error(&error))?;
     Ok((checked, manifest, revision))
 }
 

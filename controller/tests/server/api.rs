@@ -43,7 +43,7 @@ async fn a_bad_change_is_refused_with_all_its_problems_and_nothing_is_stored() {
 
     let codes = [
         (change(&[], Strategy::default()), "needs files"),
-        (change(&[("../nginx.conf", "")], Strategy::default()), "begin with a dot"),
+        (change(&[("../nginx.conf", "")], Strategy::default()), "begins with a dot"),
         (change(&[("a.conf", ""), ("a.conf", "")], Strategy::default()), "given twice"),
         (change(&[("a.conf", "")], waves(&["0"])), "wave of size 0"),
         (change(&[("a.conf", "")], waves(&["many"])), "neither a count"),
@@ -60,31 +60,35 @@ async fn a_deleted_vhost_takes_the_upstreams_along_that_nobody_else_uses() {
     let dir = TempDir::new().unwrap();
     let controller = Controller::start(file_store(&dir).await).await;
     let operator = controller.operator().await;
-    let vhost = |name: &str, id: u64, own: &str| {
+    let vhost = |name: &str, id: u64, own: &str, other: &str| {
         format!(
-            "include auto_upstream/{own}.conf;\ninclude auto_upstream/shared.conf;\nserver {{\n    vsvc_id {id};\n    \
-             listen 80;\n    server_name {name};\n    location / {{\n        proxy_pass http://{own};\n    }}\n    \
-             location /s {{\n        proxy_pass http://shared;\n    }}\n}}\n"
+            "include auto_upstream/{own}.conf;\nserver {{\n    vsvc_id {id};\n    listen 80;\n    server_name {name};\n    \
+             location / {{\n        proxy_pass http://{own};\n    }}\n    location /o {{\n        \
+             proxy_pass http://{other};\n    }}\n    include common_location.conf;\n}}\n"
         )
     };
     let upstream = |name: &str| format!("upstream {name} {{\n    server 127.0.0.1:8000;\n}}\n");
     let files = [
-        ("auto_vhost/a.conf", vhost("a.example", 1, "ua")),
-        ("auto_vhost/b.conf", vhost("b.example", 2, "ub")),
+        ("auto_vhost/a.conf", vhost("a.example", 1, "ua", "ub")),
+        ("auto_vhost/b.conf", vhost("b.example", 2, "ub", "ub")),
         ("auto_upstream/ua.conf", upstream("ua")),
         ("auto_upstream/ub.conf", upstream("ub")),
-        ("auto_upstream/shared.conf", upstream("shared")),
+        ("common_location.conf", "location /common {\n    return 204;\n}\n".to_owned()),
     ];
     let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let reply = operator.apply(&files, Strategy::default()).await;
     assert_eq!(reply.revision, 1, "{:?}", reply.plan.unwrap().problems);
     let upstreams = operator.0.clone().list_upstreams(ListRequest::default()).await.unwrap().into_inner().items;
-    let shared = upstreams.iter().find(|upstream| upstream.ups_id == "shared").unwrap();
+    let shared = upstreams.iter().find(|upstream| upstream.ups_id == "ub").unwrap();
     assert_eq!(shared.vsvc_ids, [1, 2]);
 
     let delete = |name: &str| ChangeRequest { delete_vhosts: vec![name.into()], ..ChangeRequest::default() };
     let nothing = operator.0.clone().apply(delete("c.example")).await.unwrap().into_inner().plan.unwrap();
     assert!(nothing.problems[0].text.contains("nothing to delete"), "{nothing:?}");
+    // Another vhost passes to an upstream that would go along.
+    let used = operator.0.clone().apply(delete("b.example")).await.unwrap().into_inner();
+    let problem = &used.plan.unwrap().problems[0];
+    assert!(used.revision == 0 && problem.file == "auto_vhost/a.conf" && problem.text.contains("ub"), "{problem:?}");
     let gone = operator.0.clone().apply(delete("a.example")).await.unwrap().into_inner();
     let names = |plan: dysvr_proto::wire::operator::ChangePlan| {
         plan.changes.iter().map(|c| (c.name.clone(), c.kind())).collect::<Vec<_>>()
@@ -92,7 +96,7 @@ async fn a_deleted_vhost_takes_the_upstreams_along_that_nobody_else_uses() {
     let deleted = |name: &str| (name.to_owned(), Kind::Delete);
     assert_eq!(names(gone.plan.unwrap()), [deleted("auto_upstream/ua.conf"), deleted("auto_vhost/a.conf")]);
     let last = operator.0.clone().apply(delete("2")).await.unwrap().into_inner();
-    assert_eq!(last.plan.unwrap().changes.len(), 3);
+    assert_eq!(last.plan.unwrap().changes.len(), 2, "what is shared stays");
 
     let file = |revision| FileRequest { name: "auto_vhost/a.conf".into(), revision };
     let old = operator.0.clone().get_file(file(1)).await.unwrap().into_inner();
@@ -214,5 +218,33 @@ async fn reflection_names_the_services() {
     };
     for service in ["dysvr.fleet.v1.Fleet", "dysvr.operator.v1.Operator", "grpc.health.v1.Health"] {
         assert!(list.service.iter().any(|found| found.name == service), "{service}");
+    }
+}
+
+#[tokio::test]
+async fn what_would_have_no_effect_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let controller = Controller::start(file_store(&dir).await).await;
+    let operator = controller.operator().await;
+    operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], Strategy::default()).await;
+    let unreached = "upstream u {\n    server 127.0.0.1:8000;\n}\n";
+    let cases = [
+        ("auto_upstream/u.conf", unreached.to_owned(), "no include reaches this file"),
+        ("auto_vhost/b.conf", vhost("a", 205), "conflicting server name \"a\" on 0.0.0.0:80"),
+        (
+            "auto_vhost/b.conf",
+            "server {\n    listen 80;\n    no_such_thing on;\n}\n".into(),
+            "unknown directive \"no_such_thing\"",
+        ),
+        (
+            "auto_vhost/b.conf",
+            "server {\n    location / {\n        proxy_pass http://nowhere;\n    }\n}\n".into(),
+            "host not found in upstream",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let plan = operator.apply(&[(name, &text)], Strategy::default()).await.plan.unwrap();
+        let problem = plan.problems.first().unwrap_or_else(|| panic!("{text} is accepted"));
+        assert!(problem.file == name && problem.text.contains(expected), "{problem:?}");
     }
 }

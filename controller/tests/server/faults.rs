@@ -1,9 +1,8 @@
 //! Controllers that die, stores that are silent, nodes that go away or come twice.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dysvr_controller::store::{self, Store};
+use dysvr_controller::store;
 use dysvr_proto::wire::operator::operator_client::OperatorClient;
 use dysvr_proto::wire::operator::{ListRequest, Strategy};
 use tempfile::TempDir;
@@ -12,13 +11,14 @@ use tonic::Code;
 use crate::support::agent::{Agent, Journal, Manner};
 use crate::support::controller::{Controller, change, waves};
 use crate::support::etcd::Etcd;
+use crate::support::process::Process;
 use crate::support::{free_port, until};
 use crate::{agents, file_store, vhost};
 
 /// The controller dies in the second of three waves; its successor finishes the rollout. Nobody is told twice.
-async fn a_successor_goes_on(open: impl AsyncFn() -> Arc<dyn Store>, kill: bool) {
+async fn a_successor_goes_on(store: &str, kill: bool) {
     let address = format!("127.0.0.1:{}", free_port());
-    let controller = Controller::start_on(open().await, &address).await;
+    let controller = Process::start(&address, store);
     let operator = controller.operator().await;
     let journal = Journal::default();
     let agents = agents(3, &address, &journal);
@@ -29,14 +29,13 @@ async fn a_successor_goes_on(open: impl AsyncFn() -> Arc<dyn Store>, kill: bool)
         journal.lock().unwrap().iter().any(|deed| deed.node == "n1").then_some(())
     })
     .await;
-    if kill {
-        drop(controller);
-    } else {
-        controller.stop().await;
+    match kill {
+        true => controller.kill(),
+        false => assert_eq!(controller.term().await, 0),
     }
     // Without a controller everybody keeps what he has.
     assert_eq!(agents[0].revision(), 1);
-    let controller = Controller::start_on(open().await, &address).await;
+    let controller = Process::start(&address, store);
     let operator = controller.operator().await;
     agents[1].set(Manner::Obey);
     let end = operator.watch(reply.rollout).await.1;
@@ -53,14 +52,16 @@ async fn a_successor_goes_on(open: impl AsyncFn() -> Arc<dyn Store>, kill: bool)
 async fn a_successor_goes_on_from_the_file() {
     for kill in [false, true] {
         let dir = TempDir::new().unwrap();
-        a_successor_goes_on(async || file_store(&dir).await, kill).await;
+        a_successor_goes_on(&format!("file:{}", dir.path().join("c.redb").display()), kill).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_successor_goes_on_from_etcd() {
-    let etcd = Etcd::start().await;
-    a_successor_goes_on(async || store::open(&etcd.address()).await.unwrap(), true).await;
+    for kill in [false, true] {
+        let etcd = Etcd::start().await;
+        a_successor_goes_on(&etcd.address(), kill).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

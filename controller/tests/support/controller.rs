@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dysvr_conf::bundle::Assumptions;
 use dysvr_controller::server;
 use dysvr_controller::store::{Candidate, Store};
 use dysvr_proto::wire::fleet::File;
@@ -32,7 +33,7 @@ impl Controller {
         let address = listener.local_addr().unwrap().to_string();
         let me = Candidate { name: format!("c-{address}"), address: address.clone() };
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(server::serve(store, me, listener, async move {
+        let task = tokio::spawn(server::serve(store, me, Assumptions::default(), listener, async move {
             let _ = stopped.await;
         }));
         Self { address, stop: Some(stop), task }
@@ -46,21 +47,27 @@ impl Controller {
 
     /// A connection of an operator.
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.address))
-            .unwrap()
-            .timeout(Duration::from_secs(20))
-            .connect_lazy()
+        channel(&self.address)
     }
 
     /// An operator, once the controller leads.
     pub async fn operator(&self) -> Operator {
-        let client = OperatorClient::new(self.channel());
-        super::until("the controller to lead", async || {
-            client.clone().list_nodes(ListRequest::default()).await.ok().map(drop)
-        })
-        .await;
-        Operator(client)
+        operator_at(&self.address).await
     }
+}
+
+fn channel(address: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(Duration::from_secs(20)).connect_lazy()
+}
+
+/// An operator of the controller at an address, once it leads.
+pub async fn operator_at(address: &str) -> Operator {
+    let client = OperatorClient::new(channel(address));
+    super::until("the controller to lead", async || {
+        client.clone().list_nodes(ListRequest::default()).await.ok().map(drop)
+    })
+    .await;
+    Operator(client)
 }
 
 impl Drop for Controller {

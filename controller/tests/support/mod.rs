@@ -6,12 +6,13 @@
 pub mod agent;
 pub mod controller;
 pub mod etcd;
+pub mod process;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here should take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `look` answers something.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
