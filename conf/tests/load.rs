@@ -67,9 +67,14 @@ fn what_sets_nothing_shares_everything() {
 
 #[test]
 fn http_applies_wherever_it_stands() {
-    let http = http("server { location / { } } keepalive_timeout 7s; access_log off;", &[]);
+    let http = http(
+        "server { location / { } location /a { keepalive_timeout 8s; } } keepalive_timeout 7s 20; access_log off;",
+        &[],
+    );
     let vhost = &http.vhosts[0];
     assert_eq!(vhost.loc.core.keepalive_timeout.as_secs(), 7);
+    let inner = &vhost.locations.prefixes[1].conf.core;
+    assert_eq!((inner.keepalive_timeout.as_secs(), inner.keepalive_header), (8, Some(20)));
     assert_eq!(vhost.locations.prefixes[0].conf.core.keepalive_timeout.as_secs(), 7);
     assert!(vhost.loc.log.access_logs.is_empty());
 }

@@ -78,12 +78,10 @@ level! {
 
 fn keepalive_timeout(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
     call.once(&mut set.core.keepalive_timeout, call.time(1)?)?;
+    // Without a second value the header of the block around goes on, as in nginx.
     if call.arguments().len() == 2 {
         let seconds = crate::load::seconds(call.arg(2)).ok_or_else(|| call.fault("invalid value"))?;
         set.core.keepalive_header = Some(Some(seconds));
-    } else {
-        // Given here without a header: the header of the block around is not for this value.
-        set.core.keepalive_header = Some(None);
     }
     Ok(())
 }
