@@ -91,7 +91,7 @@ impl Options {
         match Self::try_from(std::env::args_os().collect()) {
             Ok(options) => options,
             Err(error) if error.use_stderr() => {
-                let _ = error.print();
+                eprintln!("nginx: {}", in_nginx_words(&error));
                 std::process::exit(1);
             }
             Err(error) => error.exit(),
@@ -100,6 +100,25 @@ impl Options {
 
     fn try_from(args: Vec<OsString>) -> Result<Self, clap::Error> {
         Self::from_arg_matches(&Self::command().try_get_matches_from(args)?)
+    }
+}
+
+/// What nginx says of the same mistake; tools look for it.
+fn in_nginx_words(error: &clap::Error) -> String {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    // `-s <SIGNAL>`: the letter of the option.
+    let option = text(ContextKind::InvalidArg).split(' ').next().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::UnknownArgument => format!("invalid option: \"{}\"", option.trim_start_matches('-')),
+        ErrorKind::InvalidValue if text(ContextKind::InvalidValue).is_empty() => {
+            format!("option \"{option}\" requires a parameter")
+        }
+        ErrorKind::InvalidValue => format!("invalid option: \"{option} {}\"", text(ContextKind::InvalidValue)),
+        _ => error.to_string(),
     }
 }
 

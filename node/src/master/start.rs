@@ -52,7 +52,7 @@ fn begin(options: Options) -> Result<i32, String> {
     }
     let conf = load(&options, &prefix, &mut interner)?;
     if let Some(name) = options.signal {
-        return send(&prefix.join(&conf.main.pid), name.number());
+        return Ok(send(&prefix.join(&conf.main.pid), name.number()));
     }
     let cycle = Cycle::load(conf).map_err(|refusal| refusal.to_string())?;
     let log = open_log(&options, &cycle.conf, &prefix)?;
@@ -64,8 +64,9 @@ fn begin(options: Options) -> Result<i32, String> {
     if let Some(owner) = &owner {
         log::chown_all(owner.uid);
     }
+    let mut starter = None;
     if cycle.conf.main.daemon {
-        daemonize().map_err(|error| format!("daemon() failed ({})", errno(&error)))?;
+        starter = Some(daemonize().map_err(|error| format!("daemon() failed ({})", errno(&error)))?);
         if !keep_stderr {
             let null = std::fs::OpenOptions::new().write(true).open("/dev/null").map_err(|error| errno(&error))?;
             redirect(&null, 2).map_err(|error| errno(&error))?;
@@ -81,6 +82,9 @@ fn begin(options: Options) -> Result<i32, String> {
     let zone = zone(&cycle, None).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
     make_task_folder(&cycle, &prefix);
     write_pid(&prefix.join(&cycle.conf.main.pid))?;
+    if let Some(starter) = starter {
+        starter.release();
+    }
     log!(Level::Notice, "{}", crate::version::NAME);
     if !cycle.conf.main.master_process {
         return Ok(alone(cycle, interner, &sockets, zone, owner, prefix));
@@ -267,14 +271,22 @@ pub(super) fn write_pid(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
 }
 
-/// `-s`: signals the master of a pid file.
-fn send(path: &Path, number: i32) -> Result<i32, String> {
-    let fail = |error: &io::Error| format!("open() \"{}\" failed ({})", path.display(), errno(error));
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
-    let pid: i32 = match text.trim().parse() {
-        Ok(pid) if pid > 0 => pid,
-        _ => return Err(format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display())),
+/// `-s`: signals the master of a pid file; gives the exit code.
+fn send(path: &Path, number: i32) -> i32 {
+    let fail = |level: Level, text: String| {
+        eprintln!("nginx: [{}] {text}", level.name());
+        log!(level, "{text}");
+        1
     };
-    signal::send(pid, number).map_err(|error| format!("kill({pid}, {number}) failed ({})", errno(&error)))?;
-    Ok(0)
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return fail(Level::Error, format!("open() \"{}\" failed ({})", path.display(), errno(&error))),
+    };
+    match text.trim().parse() {
+        Ok(pid) if pid > 0 => match signal::send(pid, number) {
+            Ok(()) => 0,
+            Err(error) => fail(Level::Alert, format!("kill({pid}, {number}) failed ({})", errno(&error))),
+        },
+        _ => fail(Level::Error, format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display())),
+    }
 }

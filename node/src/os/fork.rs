@@ -47,12 +47,31 @@ pub fn reap() -> Option<(i32, Exit)> {
     Some((pid, exit))
 }
 
-/// Detaches from the terminal as nginx's `daemon on` does: the caller ends, its child goes on in a new session with
-/// standard input and output on /dev/null (standard error stays until the logs are open).
-pub fn daemonize() -> io::Result<()> {
+/// The way to tell the program that was started that its daemon serves; see [`daemonize`].
+#[derive(Debug)]
+pub struct Starter(std::io::PipeWriter);
+
+impl Starter {
+    /// The daemon serves: the program that was started ends with success.
+    pub fn release(mut self) {
+        use std::io::Write as _;
+        // Nobody may be waiting any more; the daemon goes on all the same.
+        let _ = self.0.write_all(b"1");
+    }
+}
+
+/// Detaches from the terminal as nginx's `daemon on` does: the child goes on in a new session with standard input and
+/// output on /dev/null (standard error stays until the logs are open). Other than nginx's, the program that was started
+/// ends only when the daemon says so, and with an error when it dies before, so that whoever waits for it finds a pid
+/// file.
+pub fn daemonize() -> io::Result<Starter> {
+    use std::io::Read as _;
+    let (mut reader, writer) = io::pipe()?;
     if let Fork::Parent(_) = fork()? {
-        // SAFETY: leaves at once; nothing of the parent needs its destructors.
-        unsafe { libc::_exit(0) };
+        drop(writer);
+        let mut byte = [0];
+        let code = if reader.read_exact(&mut byte).is_ok() { 0 } else { 1 };
+        super::process::exit_now(code);
     }
     // SAFETY: setsid and umask have no memory effects.
     unsafe {
@@ -65,7 +84,7 @@ pub fn daemonize() -> io::Result<()> {
     for fd in 0..2 {
         redirect(&null, fd)?;
     }
-    Ok(())
+    Ok(Starter(writer))
 }
 
 /// Makes descriptor `onto` (0, 1 or 2) another name of `file`.
