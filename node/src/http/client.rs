@@ -1,7 +1,7 @@
 //! A client's connection: what is known about it, where its request stands, what went over its socket.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -193,6 +193,9 @@ impl Client {
         if let Some(request) = request {
             if let Ok(mut request) = request.try_borrow_mut() {
                 request.complete = complete;
+                if request.status == 0 {
+                    request.status = super::error_page::CLIENT_CLOSED;
+                }
                 super::log_request(&mut request);
             }
             self.ctx.request_ended();
@@ -264,15 +267,15 @@ fn hex_digits(number: u64) -> u64 {
 
 /// The socket as hyper's server sees it.
 pub(super) struct ClientIo {
-    /// The socket.
-    pub stream: Stream,
+    /// The socket. Shared with the connection, which looks for the client's end while a request is handled.
+    pub stream: Rc<RefCell<Stream>>,
     /// Whose it is.
     pub client: Rc<Client>,
 }
 
 impl hyper::rt::Read for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let read = match socket_io::poll_read(Pin::new(&mut self.stream), cx, buf) {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let read = match socket_io::poll_read(Pin::new(&mut *self.stream.borrow_mut()), cx, buf) {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
@@ -288,16 +291,24 @@ impl hyper::rt::Read for ClientIo {
 }
 
 impl hyper::rt::Write for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let stage = self.client.stage.get();
         if matches!(stage, Stage::Idle | Stage::Head) {
             // hyper's own bare answer to a head that it does not understand; ours follows when it gives up.
             return Poll::Ready(Ok(buf.len()));
         }
-        if self.client.head_len.get() == 0 && matches!(stage, Stage::Answering | Stage::Flushing) {
+        let begins = self.client.head_len.get() == 0 && matches!(stage, Stage::Answering | Stage::Flushing);
+        let written = match buf.strip_prefix(b"HTTP/1.0") {
+            // hyper answers HTTP/1.0 with its own version, nginx with 1.1.
+            Some(rest) if begins => {
+                let parts = [IoSlice::new(b"HTTP/1.1"), IoSlice::new(rest)];
+                Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, &parts)
+            }
+            _ => Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, buf),
+        };
+        if begins && matches!(written, Poll::Ready(Ok(_))) {
             self.client.head_len.set((buf.len() as u64).saturating_sub(self.client.generated.get()));
         }
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         let client = &self.client;
         match &written {
             Poll::Ready(Ok(written)) => {
@@ -323,7 +334,7 @@ impl hyper::rt::Write for ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
     }
 }

@@ -1,5 +1,6 @@
 //! One client connection from accept to close: hyper's server, what happens beside it, and how it ends.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -37,6 +38,8 @@ enum End {
     Timeout,
     /// Nothing is going on, and nothing shall begin.
     Idle,
+    /// The client has closed while its request was handled.
+    Gone,
 }
 
 /// Serves a connection until it is closed. To be spawned for each one that `listener` accepts.
@@ -60,21 +63,26 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
 }
 
 async fn run(client: &Rc<Client>, stream: Stream) {
-    let io = ClientIo { stream, client: Rc::clone(client) };
+    let stream = Rc::new(RefCell::new(stream));
+    let io = ClientIo { stream: Rc::clone(&stream), client: Rc::clone(client) };
     let service = Service { client: Rc::clone(client) };
     client.timer.set(Deadline::Client, Some(client.ctx.clock.now() + super::client::HEADER_TIMEOUT));
     let mut http = Builder::new()
         .writev(false)
+        // Otherwise hyper reads while a request is handled, into a buffer that it has to allocate for it; we look ourselves.
+        .half_close(true)
         .title_case_headers(true)
         .auto_date_header(false)
         .header_read_timeout(None)
         .ignore_invalid_headers(true)
         .max_buf_size(BUFFER)
         .serve_connection(io, service);
-    let end = poll_fn(|cx| poll(&mut http, client, cx)).await;
+    let end = poll_fn(|cx| poll(&mut http, client, &stream, cx)).await;
+    drop(stream);
     let stage = client.stage.get();
     match end {
         End::Idle => {}
+        End::Gone => log_gone(client),
         End::Timeout => {
             if stage == Stage::Head {
                 bad_head::log_timeout(client);
@@ -85,25 +93,26 @@ async fn run(client: &Rc<Client>, stream: Stream) {
         End::Hyper(result) => {
             let switch = client.switch.take();
             let parts = http.into_parts();
+            let Ok(stream) = Rc::try_unwrap(parts.io.stream).map(RefCell::into_inner) else { return };
             if let Some(switch) = switch {
-                tunnel::run(client, parts.io.stream, parts.read_buf, switch).await;
+                tunnel::run(client, stream, parts.read_buf, switch).await;
                 return;
             }
             if let Err(error) = &result
                 && stage == Stage::Head
                 && (error.is_parse() || error.is_parse_too_large())
             {
-                bad_head::answer(client, parts.io.stream, &parts.read_buf, error).await;
+                bad_head::answer(client, stream, &parts.read_buf, error).await;
                 return;
             }
             if result.is_ok() && client.linger.get() {
-                linger(parts.io.stream).await;
+                linger(stream).await;
             }
         }
     }
 }
 
-fn poll(http: &mut Http, client: &Rc<Client>, cx: &mut TaskContext<'_>) -> Poll<End> {
+fn poll(http: &mut Http, client: &Rc<Client>, stream: &RefCell<Stream>, cx: &mut TaskContext<'_>) -> Poll<End> {
     let ctx = &client.ctx;
     ctx.clock.tick();
     client.register(cx);
@@ -113,6 +122,9 @@ fn poll(http: &mut Http, client: &Rc<Client>, cx: &mut TaskContext<'_>) -> Poll<
     if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
         return Poll::Ready(End::Hyper(result));
     }
+    if client.stage.get() == Stage::Active && stream.borrow().is_closed(cx) {
+        return Poll::Ready(End::Gone);
+    }
     read_ahead(client, cx);
     discard(client);
     let now = ctx.clock.now();
@@ -121,6 +133,17 @@ fn poll(http: &mut Http, client: &Rc<Client>, cx: &mut TaskContext<'_>) -> Poll<
     }
     client.timer.arm(cx, now);
     Poll::Pending
+}
+
+/// As nginx says it; the access log shows 499.
+fn log_gone(client: &Client) {
+    let request = client.current.borrow().clone();
+    if let Some(request) = request
+        && let Ok(request) = request.try_borrow()
+    {
+        let text = "client prematurely closed connection, so upstream connection is closed too while sending request to upstream";
+        request.error(Level::Info, format_args!("{text}"));
+    }
 }
 
 /// Reads on from the upstream while the client is slow.

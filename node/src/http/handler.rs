@@ -23,6 +23,8 @@ use crate::log::Level;
 /// nginx's `large_client_header_buffers`: no line of a head may be longer.
 const MAX_LINE: usize = 8 << 10;
 
+const BAD_LINE: &str = "client sent invalid request while reading client request line";
+
 /// What hyper's server calls.
 pub(super) struct Service {
     /// The connection.
@@ -92,6 +94,7 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
         Ok(()) => run(&mut request),
         Err((status, problem)) => {
             request.error(Level::Info, format_args!("{problem}"));
+            request.keepalive = false;
             Content::Answer(response::page(&mut request, status, None))
         }
     };
@@ -162,9 +165,6 @@ fn find_host(parts: &http::request::Parts) -> Result<Host, &'static str> {
 
 /// What nginx refuses before any configuration is asked. Sets the path.
 fn check(request: &mut Request) -> Result<(), (u16, &'static str)> {
-    if request.method == Method::CONNECT {
-        return Err((405, "client sent CONNECT method"));
-    }
     if request.method == Method::TRACE {
         return Err((405, "client sent TRACE method"));
     }
@@ -183,17 +183,23 @@ fn check(request: &mut Request) -> Result<(), (u16, &'static str)> {
         }
     }
     let raw = request.target.path().as_bytes();
-    if raw.first() != Some(&b'/') {
-        return Err((400, "client sent invalid request while reading client request line"));
+    if raw.first() != Some(&b'/') || (request.method == Method::CONNECT && request.target.scheme().is_none()) {
+        request.no_uri = true;
+        return Err((400, BAD_LINE));
     }
     if request.target.scheme().is_some() {
         request.unparsed_uri = !request.request_uri().is_empty();
     }
     request.quoted = raw.iter().any(|byte| matches!(byte, b'%' | b'+'));
     if !uri::is_plain(raw) {
-        let path =
-            uri::normalize(raw).map_err(|_| (400, "client sent invalid request while reading client request line"))?;
-        request.set_path(path);
+        match uri::normalize(raw) {
+            Ok(path) => request.set_path(path),
+            Err(uri::Invalid) => {
+                request.set_path(Vec::new());
+                request.no_uri = true;
+                return Err((400, BAD_LINE));
+            }
+        }
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ pub(super) fn filter(request: &mut Request, headers: &mut HeaderMap) {
     for add in conf.add.iter().filter(|add| usual || add.always) {
         let sent = |part: &Part| matches!(part, Part::Variable(Variable::SentHeader(_)));
         if add.value.parts.iter().any(sent) {
-            request.sent_headers = Some(headers.clone());
+            request.sent_headers = Some(Box::new(headers.clone()));
         }
         if let Some(value) = template::header(request, &add.value) {
             headers.append(add.name.clone(), value);

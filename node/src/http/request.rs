@@ -8,7 +8,6 @@ use std::time::Instant;
 use dysvr_conf::http::LocConf;
 use dysvr_conf::model::{Location, Pattern, ServerName};
 use http::{HeaderMap, Method, Uri, Version};
-use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::captures::Captures;
@@ -86,13 +85,13 @@ pub(super) struct Request {
     /// Each try of an upstream.
     pub attempts: SmallVec<[Attempt; 1]>,
     /// Headers of the upstream's answer, if a log format or `add_header` asks for them.
-    pub upstream_headers: Option<HeaderMap>,
+    pub upstream_headers: Option<Box<HeaderMap>>,
     /// Headers of our answer, if a log format asks for them.
-    pub sent_headers: Option<HeaderMap>,
+    pub sent_headers: Option<Box<HeaderMap>>,
     /// `$request_id`.
     pub id: Option<[u8; 16]>,
-    /// The text of the upstream's status line, where it is not the usual one.
-    pub reason: Option<ReasonPhrase>,
+    /// There is no URI: the request line is wrong.
+    pub(crate) no_uri: bool,
     /// Stands for `$request` when the head could not be parsed.
     pub bad_line: Option<Box<str>>,
 }
@@ -135,7 +134,7 @@ impl Request {
             upstream_headers: None,
             sent_headers: None,
             id: None,
-            reason: None,
+            no_uri: false,
             bad_line: None,
             vhost,
         };
@@ -170,9 +169,19 @@ impl Request {
         }
     }
 
+    /// Whether there are arguments, be they empty.
+    pub(crate) fn has_args(&self) -> bool {
+        self.args.is_some() || !self.args().is_empty()
+    }
+
     /// Another path.
     pub(super) fn set_path(&mut self, path: Vec<u8>) {
         self.path = Some(path);
+    }
+
+    /// Whether the request line's URI is a path at all.
+    pub(crate) fn is_rooted(&self) -> bool {
+        self.target.path().starts_with('/') && self.target.path_and_query().is_some()
     }
 
     /// `$args`.
@@ -288,6 +297,10 @@ pub(super) fn log_bad(client: &Rc<Client>, found: Found, status: u16, head: &[u8
     let mut request = Request::new(client, parts, found, Host::new(), number);
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     request.bad_line = Some(String::from_utf8_lossy(line).into());
+    request.no_uri = true;
+    let html = (http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/html"));
+    request.sent_headers = Some(Box::new([html].into_iter().collect()));
+    request.complete = body > 0;
     request.status = status;
     client.answered_raw(body);
     super::log_request(&mut request);

@@ -38,7 +38,12 @@ pub(super) enum RequestBody {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// Longer than `client_max_body_size`.
-    TooLarge,
+    TooLarge {
+        /// What had come before.
+        received: u64,
+        /// What came then.
+        more: u64,
+    },
     /// The client was too slow.
     Timeout,
     /// The client is gone, or what it sent is no body.
@@ -81,7 +86,7 @@ impl RequestBody {
                 Ok(None) => break Ok(()),
                 Ok(Some(data)) => {
                     if limit > 0 && stored.len + data.len() as u64 > limit {
-                        break Err(Failure::TooLarge);
+                        break Err(Failure::TooLarge { received: stored.len, more: data.len() as u64 });
                     }
                     if let Err(error) = stored.push(data, client) {
                         break Err(Failure::Store(error));

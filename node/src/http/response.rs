@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use hyper::ext::ReasonPhrase;
 
 use super::body::Body;
 use super::request::Request;
@@ -19,12 +20,16 @@ pub(super) struct Answer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Body,
+    /// The text of the status line where it is not the standard's.
+    pub reason: Option<ReasonPhrase>,
 }
 
 /// A text of our own: of `return`, or a page.
 pub(super) fn text(request: &Request, status: u16, content_type: &[u8], text: Bytes) -> Answer {
     let mut headers = HeaderMap::with_capacity(8);
-    if let Some(value) = template::make_header(&request.ctx.arena, content_type) {
+    if may_have_body(status)
+        && let Some(value) = template::make_header(&request.ctx.arena, content_type)
+    {
         headers.insert(header::CONTENT_TYPE, value);
     }
     let body = if request.method == Method::HEAD || !may_have_body(status) {
@@ -35,7 +40,7 @@ pub(super) fn text(request: &Request, status: u16, content_type: &[u8], text: By
     } else {
         Body::Text(Rc::clone(&request.client), text)
     };
-    Answer { status, headers, body }
+    Answer { status, headers, body, reason: error_page::reason(status) }
 }
 
 /// The page of a status, and for a redirect its `Location`.
@@ -48,6 +53,7 @@ pub(super) fn page(request: &mut Request, status: u16, location: Option<&[u8]>) 
     let mut answer = text(request, error_page::outward(status), content_type, page.unwrap_or_default().into());
     if let Some(location) = location.and_then(|url| template::make_header(&request.ctx.arena, url)) {
         answer.headers.insert(header::LOCATION, location);
+        make_location_absolute(request, &mut answer.headers);
     }
     if status == HTTP_TOO_LARGE || status == error_page::HEADER_TOO_LARGE {
         request.client.linger.set(true);
@@ -63,13 +69,12 @@ fn may_have_body(status: u16) -> bool {
 
 /// Runs the header filters and adds what every answer has.
 pub(super) fn finish(request: &mut Request, answer: Answer) -> Response<Body> {
-    let Answer { status, mut headers, body } = answer;
+    let Answer { status, mut headers, body, reason } = answer;
     let client = Rc::clone(&request.client);
     request.status = status;
     for filter in HEADER_FILTERS {
         filter(request, &mut headers);
     }
-    make_location_absolute(request, &mut headers);
     headers.insert(header::SERVER, HeaderValue::from_static(error_page::PRODUCT));
     headers.insert(header::DATE, request.ctx.clock.date());
 
@@ -97,22 +102,25 @@ pub(super) fn finish(request: &mut Request, answer: Answer) -> Response<Body> {
     client.keepalive.set(request.conf.core.keepalive_timeout);
     let plan = request.ctx.access_plan(&request.conf.log.access_logs);
     if plan.wants_headers {
-        request.sent_headers = Some(headers.clone());
+        request.sent_headers = Some(Box::new(headers.clone()));
     }
     client.answer(matches!(body, Body::Empty) || http_body::Body::is_end_stream(&body), chunked);
 
     let mut response = Response::new(body);
-    if let Some(reason) = request.reason.take().or_else(|| if status < 300 { None } else { error_page::reason(status) })
-    {
+    if let Some(reason) = reason {
         response.extensions_mut().insert(reason);
     }
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = headers;
+    if request.version < Version::HTTP_11 && !request.keepalive {
+        // hyper keeps a connection with an old client by itself unless the answer is as old.
+        *response.version_mut() = Version::HTTP_10;
+    }
     response
 }
 
-/// `absolute_redirect on`, `server_name_in_redirect off`, `port_in_redirect on`.
-fn make_location_absolute(request: &Request, headers: &mut HeaderMap) {
+/// Completes a `Location` that is a path: `absolute_redirect on`, `server_name_in_redirect off`, `port_in_redirect on`.
+pub(crate) fn make_location_absolute(request: &Request, headers: &mut HeaderMap) {
     let Some(location) = headers.get_mut(header::LOCATION) else { return };
     if location.as_bytes().first() != Some(&b'/') {
         return;

@@ -197,10 +197,10 @@ impl Rewrite<'_> {
                 args.push(b'&');
                 args.extend_from_slice(request.args());
             }
-        } else if self.keep_args {
-            args.extend_from_slice(request.args());
+            request.set_args(args);
+        } else if !self.keep_args && request.has_args() {
+            request.set_args(args);
         }
-        request.set_args(args);
         request.internal = true;
         request.unparsed_uri = false;
         if path.is_empty() {

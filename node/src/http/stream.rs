@@ -1,11 +1,13 @@
 //! A connected socket, TCP or unix.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// See the module.
@@ -38,6 +40,33 @@ impl Stream {
     pub fn set_nodelay(&self) {
         if let Self::Tcp(tcp) = self {
             let _ = tcp.set_nodelay(true);
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the other side has closed: nothing is left to read, and nothing will come. Reads nothing; the task is
+    /// woken when that may have changed.
+    pub fn is_closed(&self, cx: &mut Context<'_>) -> bool {
+        loop {
+            let ready = match self {
+                Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+                Self::Unix(unix) => unix.poll_read_ready(cx),
+            };
+            if ready.is_pending() {
+                return false;
+            }
+            let mut byte = [MaybeUninit::uninit()];
+            let peeked = match self {
+                Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || SockRef::from(tcp).peek(&mut byte)),
+                Self::Unix(unix) => unix.try_io(Interest::READABLE, || SockRef::from(unix).peek(&mut byte)),
+            };
+            match peeked {
+                Ok(bytes) => return bytes == 0,
+                // Now the runtime knows that there was nothing, too.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return true,
+            }
         }
     }
 }

@@ -100,13 +100,16 @@ fn append_builtin(request: &Request, builtin: Builtin, out: &mut Vec<u8>) -> boo
     match builtin {
         B::Args | B::QueryString => {
             out.extend_from_slice(request.args());
-            return !request.args().is_empty();
+            return request.has_args();
         }
         B::IsArgs => {
             if !request.args().is_empty() {
                 out.push(b'?');
             }
         }
+        // A path that leads above the root is known, but empty.
+        B::Uri | B::DocumentUri if request.no_uri => return request.path().is_empty() && request.is_rooted(),
+        B::RequestUri if request.no_uri => return false,
         B::Uri | B::DocumentUri => out.extend_from_slice(request.path()),
         B::RequestUri => out.extend_from_slice(request.request_uri()),
         B::Request => {
@@ -120,7 +123,7 @@ fn append_builtin(request: &Request, builtin: Builtin, out: &mut Vec<u8>) -> boo
         B::ServerProtocol => drop(write!(out, "{:?}", request.version)),
         B::Scheme => out.extend_from_slice(b"http"),
         B::Host => {
-            if request.host.is_empty() {
+            if request.host.is_empty() || request.no_uri {
                 out.extend_from_slice(request.server_name().as_bytes());
             } else {
                 out.extend_from_slice(&request.host);
@@ -172,10 +175,9 @@ fn append_builtin(request: &Request, builtin: Builtin, out: &mut Vec<u8>) -> boo
             }
         }
         B::RequestCompletion => {
-            if !request.complete {
-                return false;
+            if request.complete {
+                out.extend_from_slice(b"OK");
             }
-            out.extend_from_slice(b"OK");
         }
         B::Status => drop(write!(out, "{:03}", request.status)),
         B::BytesSent => out.extend_from_slice(integer.format(client.response_bytes()).as_bytes()),

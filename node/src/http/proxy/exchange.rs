@@ -13,9 +13,8 @@ use dysvr_conf::main_conf::Level;
 use http::{Method, Response, Version};
 use hyper::body::Incoming;
 
-use super::outgoing;
 use super::target::{self, Resolved};
-use crate::cycle::Upstream;
+use super::{head, outgoing};
 use crate::http::client::Client;
 use crate::http::request::Shared;
 use crate::http::request_body::RequestBody;
@@ -24,10 +23,13 @@ use crate::http::upstream::{Attempt, Choice, Outcome, PeerConnection, Turn, conn
 
 /// A head and the connection that its body comes from.
 pub(super) struct Exchange {
-    pub(super) upstream: Rc<Upstream>,
+    pub(super) target: Resolved,
     pub(super) connection: Box<PeerConnection>,
     pub(super) response: Response<Incoming>,
 }
+
+const CONNECTING: &str = "connecting to upstream";
+const READING: &str = "reading response header from upstream";
 
 /// How the tries ended.
 pub(super) enum Done {
@@ -50,6 +52,8 @@ enum Kind {
 struct Failure {
     kind: Kind,
     text: String,
+    /// What was being done.
+    step: &'static str,
     /// A part of the request may have reached the peer.
     sent: bool,
     /// It was a kept connection.
@@ -78,7 +82,7 @@ pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Do
             attempt.status = 502;
             attempt.response = Some(Duration::ZERO);
             request.attempts.push(attempt);
-            let url = format!("http://{}{}", upstream.conf.name, String::from_utf8_lossy(request.request_uri()));
+            let url = outgoing::url(&request, pass, target.uri.as_deref(), &upstream.conf.name);
             request.error_about(
                 Level::Error,
                 format_args!("no live upstreams while connecting to upstream"),
@@ -88,11 +92,11 @@ pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Do
         };
         request.borrow_mut().attempts.push(Attempt::new(&upstream.conf.peers[choice.index].name, now));
         match try_peer(request, &client, pass, &target, &choice, body).await {
-            Ok(exchange) => {
-                let status = exchange.response.status().as_u16();
+            Ok((connection, response)) => {
+                let status = response.status().as_u16();
                 if wanted_elsewhere(&conf.next_upstream, status) && turn.has_others() {
                     let outcome = if matches!(status, 403 | 404) { Outcome::Next } else { Outcome::Failed };
-                    end(request, &upstream, &choice, &mut turn, outcome, status);
+                    end(request, pass, &target, &choice, &mut turn, (outcome, status, READING));
                     if may_repeat(&request.borrow().method, &conf.next_upstream) {
                         continue;
                     }
@@ -100,16 +104,16 @@ pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Do
                 }
                 let seconds = client.ctx.clock.unix().as_secs();
                 upstream.state.end(&upstream.conf, &choice, &mut turn, Outcome::Alive, seconds);
-                if let Some(to) = exchange.response.headers().get("x-accel-redirect") {
+                if let Some(to) = head::internal_redirect(response.headers()) {
                     return Done::Redirect(to.as_bytes().to_vec());
                 }
-                return Done::Head(Box::new(exchange));
+                return Done::Head(Box::new(Exchange { target, connection, response }));
             }
             Err(failure) => {
-                let url = url_of(request, &upstream, &choice);
+                let url = url_of(request, pass, &target, &choice);
                 request.borrow().error_about(Level::Error, format_args!("{}", failure.text), Some(&url));
                 let status = if failure.kind == Kind::Timeout { 504 } else { 502 };
-                end(request, &upstream, &choice, &mut turn, Outcome::Failed, status);
+                end(request, pass, &target, &choice, &mut turn, (Outcome::Failed, status, failure.step));
                 if failure.cached && failure.kind == Kind::Error {
                     turn.give_back();
                 }
@@ -127,30 +131,36 @@ pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Do
     }
 }
 
-/// Ends the current try.
-fn end(request: &Shared, upstream: &Upstream, choice: &Choice, turn: &mut Turn, outcome: Outcome, status: u16) {
-    let mut borrowed = request.borrow_mut();
-    let clock = &borrowed.ctx.clock;
-    let (now, second) = (clock.now(), clock.unix().as_secs());
-    if let Some(attempt) = borrowed.attempts.last_mut() {
-        attempt.status = status;
-        attempt.response = Some(attempt.since(now));
-    }
-    drop(borrowed);
+/// Ends the current try; `step` is what it was at, for the log.
+fn end(
+    request: &Shared,
+    pass: &Pass,
+    target: &Resolved,
+    choice: &Choice,
+    turn: &mut Turn,
+    (outcome, status, step): (Outcome, u16, &str),
+) {
+    let upstream = &target.upstream;
+    let second = {
+        let mut request = request.borrow_mut();
+        let clock = &request.ctx.clock;
+        let (now, second) = (clock.now(), clock.unix().as_secs());
+        if let Some(attempt) = request.attempts.last_mut() {
+            attempt.status = status;
+            attempt.response = Some(attempt.since(now));
+        }
+        second
+    };
     if upstream.state.end(&upstream.conf, choice, turn, outcome, second) {
-        let url = url_of(request, upstream, choice);
-        request.borrow().error_about(
-            Level::Warn,
-            format_args!("upstream server temporarily disabled while connecting to upstream"),
-            Some(&url),
-        );
+        let url = url_of(request, pass, target, choice);
+        let text = format_args!("upstream server temporarily disabled while {step}");
+        request.borrow().error_about(Level::Warn, text, Some(&url));
     }
 }
 
-pub(super) fn url_of(request: &Shared, upstream: &Upstream, choice: &Choice) -> String {
-    let name = &upstream.conf.peers[choice.index].name;
-    let separator = if name.starts_with("unix:") { ":" } else { "" };
-    format!("http://{name}{separator}{}", String::from_utf8_lossy(request.borrow().request_uri()))
+fn url_of(request: &Shared, pass: &Pass, target: &Resolved, choice: &Choice) -> String {
+    let peer = &target.upstream.conf.peers[choice.index].name;
+    outgoing::url(&request.borrow(), pass, target.uri.as_deref(), peer)
 }
 
 /// Whether a request may be sent again when it may have reached a peer.
@@ -192,31 +202,30 @@ async fn try_peer(
     target: &Resolved,
     choice: &Choice,
     body: &RequestBody,
-) -> Result<Exchange, Failure> {
+) -> Result<(Box<PeerConnection>, Response<Incoming>), Failure> {
     let upstream = &target.upstream;
-    let (outgoing, conf) = {
-        let request = request.borrow();
-        (outgoing::build(&request, pass, target, body), std::sync::Arc::clone(&request.conf.proxy))
-    };
-    let Some(outgoing) = outgoing else {
-        return Err(Failure {
-            kind: Kind::InvalidHeader,
-            text: "the request for the upstream cannot be written".to_owned(),
-            sent: false,
-            cached: false,
-        });
-    };
+    let conf = std::sync::Arc::clone(&request.borrow().conf.proxy);
     let now = client.ctx.clock.now();
     let kept = upstream.state.pool(&upstream.conf).take(&choice.peer, now);
     let cached = kept.is_some();
     let mut connection = match kept {
         Some(connection) => connection,
-        None => Box::new(open(client, upstream, choice, conf.connect_timeout).await?),
+        // Boxed because it is rare: its state would make each request's larger.
+        None => Box::new(Box::pin(open(client, upstream, choice, conf.connect_timeout)).await?),
     };
     let now = client.ctx.clock.now();
     if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
         attempt.connect = Some(attempt.since(now));
     }
+    let Some(outgoing) = outgoing::build(&request.borrow(), pass, target, body) else {
+        return Err(Failure {
+            kind: Kind::InvalidHeader,
+            text: "the request for the upstream cannot be written".to_owned(),
+            step: CONNECTING,
+            sent: false,
+            cached: false,
+        });
+    };
     connection.send(outgoing);
     let timeout = if matches!(body, RequestBody::File(..)) {
         conf.read_timeout.max(conf.send_timeout)
@@ -234,8 +243,8 @@ async fn try_peer(
         None => {
             return Err(Failure {
                 kind: Kind::Timeout,
-                text: "upstream timed out (110: Connection timed out) while reading response header from upstream"
-                    .to_owned(),
+                text: format!("upstream timed out (110: Connection timed out) while {READING}"),
+                step: READING,
                 sent: true,
                 cached,
             });
@@ -245,25 +254,24 @@ async fn try_peer(
         attempt.header = Some(attempt.since(now));
         attempt.status = response.status().as_u16();
     }
-    let exchange = Exchange { upstream: Rc::clone(upstream), connection, response };
-    if exchange.response.version() == Version::HTTP_09 {
-        let url = url_of(request, upstream, choice);
+    if response.version() == Version::HTTP_09 {
+        let url = url_of(request, pass, target, choice);
         request.borrow().error_about(
             Level::Error,
             format_args!("upstream sent no valid HTTP/1.0 header while reading response header from upstream"),
             Some(&url),
         );
     }
-    Ok(exchange)
+    Ok((connection, response))
 }
 
 async fn open(
     client: &Client,
-    upstream: &Upstream,
+    upstream: &crate::cycle::Upstream,
     choice: &Choice,
     timeout: Duration,
 ) -> Result<PeerConnection, Failure> {
-    let failure = |kind, text| Failure { kind, text, sent: false, cached: false };
+    let failure = |kind, text| Failure { kind, text, step: CONNECTING, sent: false, cached: false };
     match before(client, timeout, connect(&upstream.conf.peers[choice.index].addr)).await {
         Some(Ok(stream)) => PeerConnection::new(stream, &choice.peer, client.ctx.clock.now())
             .await
@@ -287,18 +295,17 @@ pub(super) fn describe(error: &io::Error) -> String {
 }
 
 fn failure_of(error: &hyper::Error, cached: bool) -> Failure {
-    const READING: &str = "while reading response header from upstream";
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     let (kind, text) = if error.is_parse_too_large() {
-        (Kind::InvalidHeader, format!("upstream sent too big header {READING}"))
+        (Kind::InvalidHeader, format!("upstream sent too big header while {READING}"))
     } else if error.is_parse() {
-        (Kind::InvalidHeader, format!("upstream sent invalid header ({error}) {READING}"))
+        (Kind::InvalidHeader, format!("upstream sent invalid header ({error}) while {READING}"))
     } else if let Some(io) = io {
         let call = if error.is_body_write_aborted() { "writev()" } else { "recv()" };
-        (Kind::Error, format!("{call} failed ({}) {READING}", describe(io)))
+        (Kind::Error, format!("{call} failed ({}) while {READING}", describe(io)))
     } else {
-        (Kind::Error, format!("upstream prematurely closed connection {READING}"))
+        (Kind::Error, format!("upstream prematurely closed connection while {READING}"))
     };
     // What hyper gives back has not been written.
-    Failure { kind, text, sent: !error.is_canceled(), cached }
+    Failure { kind, text, step: READING, sent: !error.is_canceled(), cached }
 }

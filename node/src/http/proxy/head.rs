@@ -1,6 +1,7 @@
 //! From a peer's head to ours: what is hidden, what is rewritten, how the body goes on.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task;
 
 use dysvr_conf::http::proxy::Pass;
@@ -10,32 +11,31 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
+use smallvec::SmallVec;
 
 use super::exchange::Exchange;
 use super::relay::Relay;
 use crate::http::body::Body;
 use crate::http::handler::Content;
 use crate::http::request::{Request, Shared};
-use crate::http::response::Answer;
+use crate::http::response::{self, Answer};
 use crate::http::template;
 use crate::http::tunnel::Switch;
 use crate::log::Level;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
 /// Turns a head that came from a peer into an answer.
-pub(super) fn accept(request: &Shared, pass: &Pass, exchange: Exchange, cx: &mut task::Context<'_>) -> Content {
-    let Exchange { upstream, connection, response } = exchange;
-    let (parts, incoming) = response.into_parts();
+pub(super) fn accept(request: &Shared, pass: &Arc<Pass>, exchange: Exchange, cx: &mut task::Context<'_>) -> Content {
+    let Exchange { target, connection, response: answer } = exchange;
+    let (parts, incoming) = answer.into_parts();
     let mut headers = parts.headers;
     let mut borrowed = request.borrow_mut();
     let borrowed = &mut *borrowed;
     if wants_upstream_headers(borrowed) {
-        borrowed.upstream_headers = Some(headers.clone());
+        borrowed.upstream_headers = Some(Box::new(headers.clone()));
     }
-    let buffering = borrowed.conf.proxy.buffering && filter(borrowed, &mut headers);
+    let buffering = filter(borrowed, &mut headers) && borrowed.conf.proxy.buffering;
     rewrite_location(borrowed, pass, &mut headers);
-    borrowed.reason = parts.extensions.get::<ReasonPhrase>().cloned();
+    let reason = parts.extensions.get::<ReasonPhrase>().cloned();
 
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let wanted = borrowed.headers.contains_key(header::UPGRADE);
@@ -43,11 +43,11 @@ pub(super) fn accept(request: &Shared, pass: &Pass, exchange: Exchange, cx: &mut
         let socket = connection.into_upgraded(cx);
         let (true, Some((stream, early))) = (wanted, socket) else {
             borrowed.error(Level::Error, format_args!("upstream switched protocols without being asked"));
-            return Content::Answer(crate::http::response::page(borrowed, 502, None));
+            return Content::Answer(response::page(borrowed, 502, None));
         };
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         borrowed.client.switch.replace(Some(Switch { stream, early, timeout }));
-        return Content::Answer(Answer { status: 101, headers, body: Body::Empty });
+        return Content::Answer(Answer { status: 101, headers, body: Body::Empty, reason });
     }
 
     let status = parts.status.as_u16();
@@ -58,18 +58,18 @@ pub(super) fn accept(request: &Shared, pass: &Pass, exchange: Exchange, cx: &mut
         if let Some(attempt) = borrowed.attempts.last_mut() {
             attempt.response = Some(attempt.since(now));
         }
-        upstream.state.pool(&upstream.conf).put(&borrowed.ctx.reaper, connection, now, cx);
+        target.upstream.state.pool(&target.upstream.conf).put(&borrowed.ctx.reaper, connection, now, cx);
         let length = headers.get(header::CONTENT_LENGTH).is_none();
         if length && borrowed.method != Method::HEAD && !matches!(status, 204 | 304) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Body::Empty
     } else {
-        let relay = Relay::new(request, borrowed, upstream, connection, incoming, buffering);
+        let relay = Relay::new(request, borrowed, (pass, target), connection, incoming, buffering);
         borrowed.client.relay.replace(Some(Rc::clone(&relay)));
         Body::Relay(relay)
     };
-    Content::Answer(Answer { status, headers, body })
+    Content::Answer(Answer { status, headers, body, reason })
 }
 
 /// Whether a log or `add_header` asks for `$upstream_http_…`.
@@ -80,40 +80,46 @@ fn wants_upstream_headers(request: &Request) -> bool {
 }
 
 /// Removes what belongs to the peer's connection and what nginx keeps for itself. False if the peer forbids buffering.
+///
+/// One pass over the names finds out what there is to remove: looking up each of them costs more than all the rest here.
 fn filter(request: &Request, headers: &mut HeaderMap) -> bool {
     let mut buffering = true;
-    let mut internal = false;
+    let mut special: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for name in headers.keys() {
-        internal |= match *name {
+        let hidden = match *name {
             header::CONNECTION | header::TRANSFER_ENCODING => true,
-            _ => {
-                let name = name.as_str();
-                name == "keep-alive" || name == "x-pad" || name.starts_with("x-accel-")
-            }
+            header::CONTENT_TYPE | header::CONTENT_LENGTH | header::SERVER | header::DATE => false,
+            _ => is_internal(name.as_str()),
         };
+        if hidden {
+            special.push(name.clone());
+        }
     }
-    if internal {
-        const NO: &[u8] = b"no";
-        let forbids = headers.get("x-accel-buffering").is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(NO));
-        buffering = !forbids;
-        headers.remove(header::CONNECTION);
-        headers.remove(header::TRANSFER_ENCODING);
-        headers.remove(KEEP_ALIVE);
-        for name in [
-            "x-pad",
-            "x-accel-expires",
-            "x-accel-redirect",
-            "x-accel-limit-rate",
-            "x-accel-buffering",
-            "x-accel-charset",
-        ] {
-            headers.remove(name);
+    for name in special {
+        if let Some(value) = headers.remove(&name)
+            && name.as_str() == "x-accel-buffering"
+        {
+            buffering = !value.as_bytes().eq_ignore_ascii_case(b"no");
         }
     }
     for name in request.conf.proxy.hide_headers.iter() {
         headers.remove(name);
     }
     buffering
+}
+
+fn is_internal(name: &str) -> bool {
+    const ACCEL: [&str; 5] = ["expires", "redirect", "limit-rate", "buffering", "charset"];
+    match name.strip_prefix("x-accel-") {
+        Some(rest) => ACCEL.contains(&rest),
+        None => name == "keep-alive" || name == "x-pad",
+    }
+}
+
+/// Where `X-Accel-Redirect` leads, if there is one.
+pub(super) fn internal_redirect(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let custom = |name: &HeaderName| name.as_str() == "x-accel-redirect";
+    headers.keys().any(custom).then(|| headers.get("x-accel-redirect")).flatten()
 }
 
 /// `proxy_redirect default`: where the peer names itself, the client is told our location.
@@ -137,6 +143,9 @@ fn rewrite_location(request: &Request, pass: &Pass, headers: &mut HeaderMap) {
         let changed = [&bytes[..start], own.as_bytes(), rest].concat();
         if let Some(changed) = template::make_header(&request.ctx.arena, &changed) {
             *value = changed;
+            if name == header::LOCATION {
+                response::make_location_absolute(request, headers);
+            }
         }
     }
 }

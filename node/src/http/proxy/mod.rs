@@ -30,10 +30,11 @@ use exchange::Done;
 /// Answers a request by its upstream. Redirects of the upstream to another location of ours (`X-Accel-Redirect`) are
 /// followed here.
 pub(super) async fn handle(request: Shared, pass: Arc<Pass>, mut incoming: Incoming) -> Result<Response<Body>, Abort> {
+    request.borrow_mut().proxy = Some((Arc::clone(&pass.host), Arc::clone(&pass.port)));
     let body = if incoming.is_end_stream() {
         RequestBody::None
     } else {
-        match read_body(&request, &mut incoming).await {
+        match Box::pin(read_body(&request, &mut incoming)).await {
             Ok(body) => body,
             Err(status) => {
                 let mut request = request.borrow_mut();
@@ -77,8 +78,9 @@ async fn read_body(request: &Shared, incoming: &mut Incoming) -> Result<RequestB
     RequestBody::read(incoming, limit, &client).await.map_err(|failure| {
         let request = request.borrow();
         match failure {
-            Failure::TooLarge => {
-                request.error(Level::Error, format_args!("client intended to send too large chunked body"));
+            Failure::TooLarge { received, more } => {
+                let text = format_args!("client intended to send too large chunked body: {received}+{more} bytes");
+                request.error(Level::Error, text);
                 413
             }
             Failure::Timeout => {
@@ -107,6 +109,7 @@ async fn read_body(request: &Shared, incoming: &mut Incoming) -> Result<RequestB
 fn redirect(request: &Shared, to: &[u8]) -> Content {
     let mut request = request.borrow_mut();
     let request = &mut *request;
+    request.proxy = None;
     if !request.count_uri_change() {
         let to = String::from_utf8_lossy(to);
         request.error(

@@ -24,15 +24,16 @@ pub(super) fn build(
 ) -> Option<HttpRequest<Outgoing>> {
     let mut outgoing = HttpRequest::new(body.replay());
     *outgoing.method_mut() = request.method.clone();
-    *outgoing.uri_mut() = make_uri(request, pass, target)?;
+    *outgoing.uri_mut() = make_uri(request, pass, target.uri.as_deref())?;
     *outgoing.version_mut() = if request.conf.proxy.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
     *outgoing.headers_mut() = headers(request, target, body)?;
     Some(outgoing)
 }
 
-fn make_uri(request: &Request, pass: &Pass, target: &Resolved) -> Option<Uri> {
-    if let Some(uri) = &target.uri {
-        return parse(uri.clone());
+/// The path and arguments that the peer is asked for; `own` are those of a URL with variables.
+pub(super) fn make_uri(request: &Request, pass: &Pass, own: Option<&[u8]>) -> Option<Uri> {
+    if let Some(uri) = own {
+        return parse(uri.to_vec());
     }
     if pass.uri.is_none() && request.unparsed_uri {
         if request.target.scheme().is_none() && request.target.authority().is_none() {
@@ -42,11 +43,11 @@ fn make_uri(request: &Request, pass: &Pass, target: &Resolved) -> Option<Uri> {
     }
     let mut out = Vec::with_capacity(request.path().len() + 32);
     let skip = match &pass.uri {
-        Some(prefix) => {
+        Some(prefix) if request.valid_location => {
             out.extend_from_slice(prefix.as_bytes());
-            if request.valid_location { pass.replaced } else { 0 }
+            pass.replaced
         }
-        None => 0,
+        _ => 0,
     };
     let rest = request.path().get(skip..).unwrap_or_default();
     if request.quoted || request.internal {
@@ -59,6 +60,13 @@ fn make_uri(request: &Request, pass: &Pass, target: &Resolved) -> Option<Uri> {
         out.extend_from_slice(request.args());
     }
     parse(out)
+}
+
+/// For log lines: `http://ADDRESS/PATH`.
+pub(super) fn url(request: &Request, pass: &Pass, own: Option<&[u8]>, peer: &str) -> String {
+    let separator = if peer.starts_with("unix:") { ":" } else { "" };
+    let uri = make_uri(request, pass, own).map(|uri| uri.to_string()).unwrap_or_default();
+    format!("http://{peer}{separator}{uri}")
 }
 
 fn parse(uri: Vec<u8>) -> Option<Uri> {
@@ -84,7 +92,7 @@ fn headers(request: &Request, target: &Resolved, body: &RequestBody) -> Option<H
     if !is_set(&header::CONNECTION) {
         out.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if !is_set(&header::CONTENT_LENGTH) && (request.content_length.is_some() || !body.is_empty()) {
+    if !is_set(&header::CONTENT_LENGTH) && has_body(request, body) {
         let known = request.headers.get(header::CONTENT_LENGTH).filter(|_| request.content_length == Some(body.len()));
         out.insert(header::CONTENT_LENGTH, known.cloned().unwrap_or_else(|| HeaderValue::from(body.len())));
     }
@@ -94,6 +102,11 @@ fn headers(request: &Request, target: &Resolved, body: &RequestBody) -> Option<H
         }
     }
     Some(out)
+}
+
+/// Whether the peer is told a length, be it 0.
+fn has_body(request: &Request, body: &RequestBody) -> bool {
+    request.content_length.is_some() || !body.is_empty() || request.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// The headers that nginx sets or removes unless told otherwise.

@@ -6,14 +6,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dysvr_conf::http::proxy::Pass;
 use hyper::body::{Body as _, Incoming};
 
 use super::ahead::Ahead;
-use crate::cycle::Upstream;
+use super::outgoing;
+use super::target::Resolved;
 use crate::http::body::Abort;
 use crate::http::client::Client;
 use crate::http::request::{Request, Shared};
@@ -25,7 +28,8 @@ use crate::log::Level;
 pub(crate) struct Relay {
     client: Rc<Client>,
     request: Shared,
-    upstream: Rc<Upstream>,
+    pass: Arc<Pass>,
+    target: Resolved,
     source: RefCell<Option<Source>>,
     ahead: RefCell<Ahead>,
     length: Option<u64>,
@@ -57,7 +61,7 @@ impl Relay {
     pub(super) fn new(
         shared: &Shared,
         request: &Request,
-        upstream: Rc<Upstream>,
+        (pass, target): (&Arc<Pass>, Resolved),
         connection: Box<PeerConnection>,
         incoming: Incoming,
         buffering: bool,
@@ -65,7 +69,8 @@ impl Relay {
         Rc::new(Self {
             client: Rc::clone(&request.client),
             request: Rc::clone(shared),
-            upstream,
+            pass: Arc::clone(pass),
+            target,
             length: incoming.size_hint().exact(),
             source: RefCell::new(Some(Source { connection, incoming })),
             ahead: RefCell::default(),
@@ -198,7 +203,7 @@ impl Relay {
         self.client.timer.set(Deadline::Peer, None);
         let Some(source) = self.source.borrow_mut().take() else { return };
         self.account(&source);
-        let (ctx, upstream) = (&self.client.ctx, &self.upstream);
+        let (ctx, upstream) = (&self.client.ctx, &self.target.upstream);
         upstream.state.pool(&upstream.conf).put(&ctx.reaper, source.connection, ctx.clock.now(), cx);
     }
 
@@ -210,7 +215,7 @@ impl Relay {
         }
         if let Ok(request) = self.request.try_borrow() {
             let name = request.attempts.last().map(|attempt| attempt.name.to_string()).unwrap_or_default();
-            let url = format!("http://{name}{}", String::from_utf8_lossy(request.request_uri()));
+            let url = outgoing::url(&request, &self.pass, self.target.uri.as_deref(), &name);
             request.error_about(level, format_args!("{text}"), Some(&url));
         }
     }
