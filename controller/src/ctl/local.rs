@@ -26,12 +26,15 @@ pub fn check(files: &Bundle) -> Found {
     match validate_bundle(&closed, &Assumptions::default()) {
         Err(problems) => found.problems.extend(problems.0.iter().map(|problem| line(problem, files))),
         Ok(checked) => {
-            found.warnings.extend(checked.warnings.iter().map(|warning| line(warning, files)));
-            let path =
-                |name: &String| files.path_of(name).map_or_else(|| name.clone(), |path| path.display().to_string());
-            found.warnings.extend(
-                checked.unreached.iter().map(|name| format!("{}: nothing includes it, it has no effect", path(name))),
-            );
+            // What would have no effect controllers refuse, too: an operator who applies that is mistaken.
+            let (conflicts, warnings): (Vec<&Problem>, Vec<&Problem>) =
+                checked.warnings.iter().partition(|warning| warning.text.starts_with("conflicting server name"));
+            found.warnings.extend(warnings.into_iter().map(|warning| line(warning, files)));
+            found.problems.extend(checked.unreached.iter().map(|name| {
+                let path = files.path_of(name).map_or_else(|| name.clone(), |path| path.display().to_string());
+                format!("{path}: no include reaches this file: it would have no effect")
+            }));
+            found.problems.extend(conflicts.into_iter().map(|conflict| line(conflict, files)));
         }
     }
     found
@@ -65,6 +68,9 @@ mod tests {
         ];
         assert_eq!(found.problems[..2], wanted);
         assert!(found.problems[2].starts_with("auto_vhost/bad:4: open() \"gone.conf\" failed"), "{found:?}");
+        let twice =
+            checked("two.conf", b"server { server_name a; return 204; }\nserver { server_name a; return 204; }\n");
+        assert!(twice.problems[0].starts_with("two.conf:2: conflicting server name \"a\""), "{twice:?}");
         assert_eq!(checked("x.conf", b"\xff").problems, ["x.conf: is not UTF-8 text"]);
     }
 }
