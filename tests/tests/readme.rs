@@ -37,19 +37,24 @@ fn the_first_ten_minutes() -> Result<()> {
     let mut script = "set -m\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
         // Each command is shown, so that a failure is seen where it happened.
-        script.push_str(&format!("echo '## block {}' | tee /dev/stderr\nset -v\n{block}\nset +v\n", number + 1));
+        script.push_str(&format!("echo '## block {}'\nset -v\n{block}\nset +v\n", number + 1));
     }
     script.push_str(&format!("{end}\nwait\necho '## the end'\n"));
-    for port in ["7480", "8080", "9000"] {
+    let controller = ports::free()?.to_string();
+    for (port, free) in
+        [("7480", controller.clone()), ("8080", ports::free()?.to_string()), ("9000", ports::free()?.to_string())]
+    {
         ensure!(script.contains(port), "the README no longer uses port {port}");
-        script = script.replace(port, &ports::free()?.to_string());
+        script = script.replace(port, &free);
     }
     script = script.replace("/dev/shm/dysvr-tour", &tasks.path().display().to_string());
 
     let file = dir.path().join("tour.sh");
     fs::write(&file, &script)?;
     let mut command = Command::new("bash");
-    command.arg(&file).current_dir(&checkout).env("HOME", dir.path()).env_remove("DYSVR_CONTROLLER");
+    command.arg(&file).current_dir(&checkout).env("HOME", dir.path());
+    // The tour's controller is where dysvrctl looks for one by default.
+    command.env("DYSVR_CONTROLLER", format!("http://127.0.0.1:{controller}"));
     let mut shell = Process::start("tour", &mut command, dir.path())?;
     let ended = shell.wait(Duration::from_secs(90));
     let said = shell.output();
