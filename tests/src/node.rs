@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::client::{self, Connection, Reply};
 use crate::prefix::{MainConf, Prefix};
@@ -24,6 +24,7 @@ pub struct Node {
     controller: Option<String>,
     labels: Vec<String>,
     options: Vec<String>,
+    workers: usize,
 }
 
 impl Node {
@@ -45,6 +46,7 @@ impl Node {
             controller: controller.map(str::to_owned),
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
+            workers: conf.workers,
         };
         node.start_agent()?;
         Ok(node)
@@ -68,8 +70,10 @@ impl Node {
         command.arg("--state").arg(self.state()).args(&self.options);
         let mut agent = Process::start("agent", &mut command, &self.prefix.path().join("logs"))?;
         let prefix = &self.prefix;
+        let wanted = self.workers;
         agent.wait_for("a proxy that serves", LIMIT, || {
-            prefix.master_pid()?;
+            let workers = procfs::live_children(prefix.master_pid()?);
+            ensure!(workers.len() == wanted, "{} of {wanted} workers", workers.len());
             Connection::open(prefix.addr()).map(drop).context("connecting")
         })?;
         self.agent = Some(agent);

@@ -8,7 +8,8 @@ use dysvr_tests::node::Node;
 use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::LIMIT;
-use dysvr_tests::{procfs, seed, wait};
+use dysvr_tests::{client, process, procfs, seed, wait};
+use nix::sys::signal::Signal;
 
 /// A machine with a fifth of its memory free, less one page.
 const LOW: &str = "MemTotal: 1000000 kB\nMemFree: 150000 kB\nBuffers: 10000 kB\nCached: 40000 kB\nSwapCached: 0 kB\n\
@@ -128,16 +129,21 @@ fn an_agent_that_dies_finds_its_proxy_again() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_that_dies_is_started_again_with_the_last_good_files() -> Result<()> {
+fn workers_outlive_their_master() -> Result<()> {
     let (node, origin) = start(&[])?;
     ensure!(task(&node, "add", &seed_files(&node, &origin)?, &[])?.status.success());
     let (master, workers) = (node.prefix.master_pid()?, node.workers());
-    dysvr_tests::signal::send(master, nix::sys::signal::Signal::SIGKILL)?;
+    dysvr_tests::signal::send(master, Signal::SIGKILL)?;
+    wait::until("the master to go", LIMIT, || !procfs::alive(master))?;
+    let answers = client::ask_every_worker(node.prefix.addr(), &workers, seed::HOST, "/", LIMIT);
+    let right = answers.as_ref().is_ok_and(|all| all.values().all(|reply| reply.status == 200));
+    process::end_all(&workers);
+    ensure!(right, "{answers:?}");
+    // With them gone the listeners are free: the agent starts another proxy, with the last good files.
     wait::eventually("another master", LIMIT, || -> Result<()> {
         let now = node.prefix.master_pid()?;
         ensure!(now != master && procfs::alive(now) && procfs::live_children(now).len() == 2, "master {now}");
         Ok(())
     })?;
-    wait::eventually("the vhost on its workers", LIMIT, || everywhere(&node, 200, "origin seed"))?;
-    wait::until("the workers of the dead master to leave", LIMIT, || workers.iter().all(|pid| !procfs::alive(*pid)))
+    everywhere(&node, 200, "origin seed")
 }
