@@ -220,6 +220,12 @@ impl Client {
         );
     }
 
+    /// Whether the socket has taken all that was made of the current answer.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let head = self.head_len.get();
+        head > 0 && self.sent.get() == self.answer_began.get() + head + self.generated.get()
+    }
+
     /// `$bytes_sent`.
     pub(super) fn response_bytes(&self) -> u64 {
         self.sent.get() - self.answer_began.get().min(self.sent.get())
@@ -328,7 +334,8 @@ impl hyper::rt::Write for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        if self.client.stage.get() == Stage::Flushing {
+        // A tunnel is a part of its request.
+        if self.client.stage.get() == Stage::Flushing && self.client.switch.borrow().is_none() {
             self.client.finish(true);
         }
         Poll::Ready(Ok(()))

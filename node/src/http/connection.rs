@@ -76,6 +76,7 @@ async fn run(client: &Rc<Client>, stream: Stream) {
         .header_read_timeout(None)
         .ignore_invalid_headers(true)
         .max_buf_size(BUFFER)
+        .max_header_size(BUFFER)
         .serve_connection(io, service);
     let end = poll_fn(|cx| poll(&mut http, client, &stream, cx)).await;
     drop(stream);
@@ -96,6 +97,7 @@ async fn run(client: &Rc<Client>, stream: Stream) {
             let Ok(stream) = Rc::try_unwrap(parts.io.stream).map(RefCell::into_inner) else { return };
             if let Some(switch) = switch {
                 tunnel::run(client, stream, parts.read_buf, switch).await;
+                client.finish(true);
                 return;
             }
             if let Err(error) = &result

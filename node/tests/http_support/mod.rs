@@ -35,7 +35,7 @@ pub struct Proxy {
     pub port: u16,
     /// Its folder: logs are in it.
     pub dir: PathBuf,
-    _running: Box<dyn std::any::Any>,
+    running: Box<dyn std::any::Any>,
 }
 
 impl Proxy {

@@ -56,5 +56,5 @@ pub fn start(http: &str, words: &[(&str, String)]) -> Proxy {
         }
         path.join("pid").exists()
     });
-    Proxy { port, dir: path, _running: Box::new(running) }
+    Proxy { port, dir: path, running: Box::new(running) }
 }

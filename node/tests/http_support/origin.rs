@@ -13,19 +13,34 @@ pub struct Origin {
     pub connections: Arc<AtomicUsize>,
     /// Requests that it was ever sent.
     pub requests: Arc<AtomicUsize>,
+    /// Connections that were closed, by either side.
+    pub closed: Arc<AtomicUsize>,
+    /// Answers to `/big` that the other side has taken as a whole.
+    pub delivered: Arc<AtomicUsize>,
 }
 
 impl Origin {
     pub fn start() -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let origin = Self { port, connections: Arc::default(), requests: Arc::default() };
+        let origin = Self {
+            port,
+            connections: Arc::default(),
+            requests: Arc::default(),
+            closed: Arc::default(),
+            delivered: Arc::default(),
+        };
         let (connections, requests) = (Arc::clone(&origin.connections), Arc::clone(&origin.requests));
+        let (closed, delivered) = (Arc::clone(&origin.closed), Arc::clone(&origin.delivered));
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let requests = Arc::clone(&requests);
-                std::thread::spawn(move || drop(serve(stream, &requests)));
+                let (requests, closed, delivered) =
+                    (Arc::clone(&requests), Arc::clone(&closed), Arc::clone(&delivered));
+                std::thread::spawn(move || {
+                    let _ = serve(stream, &requests, &delivered);
+                    closed.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         origin
@@ -62,10 +77,11 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
     Ok(Some(Request { line: line.trim_end().to_owned(), headers, body }))
 }
 
-fn serve(stream: TcpStream, requests: &AtomicUsize) -> std::io::Result<()> {
+fn serve(stream: TcpStream, requests: &AtomicUsize, delivered: &AtomicUsize) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut out = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
+    let mut served = false;
     while let Some(request) = read(&mut reader)? {
         requests.fetch_add(1, Ordering::SeqCst);
         let path = request.line.split(' ').nth(1).unwrap_or("/").to_owned();
@@ -77,6 +93,19 @@ fn serve(stream: TcpStream, requests: &AtomicUsize) -> std::io::Result<()> {
                 write!(out, "HTTP/1.1 {status} Custom\r\nContent-Length: 2\r\n\r\nok")?;
             }
             "close" => return Ok(()),
+            // Answers, and closes the idle connection some time later.
+            "once" => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nonce")?;
+                std::thread::sleep(Duration::from_millis(number(parts.next())));
+                return Ok(());
+            }
+            // The first request of a connection is answered, the second one cut.
+            "cut" => {
+                if std::mem::replace(&mut served, true) {
+                    return Ok(());
+                }
+                out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ncut")?;
+            }
             "slow" => {
                 std::thread::sleep(Duration::from_millis(number(parts.next())));
                 out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")?;
@@ -127,6 +156,7 @@ fn serve(stream: TcpStream, requests: &AtomicUsize) -> std::io::Result<()> {
                     out.write_all(&chunk[..part])?;
                     left -= part as u64;
                 }
+                delivered.fetch_add(1, Ordering::SeqCst);
             }
             "upgrade" => {
                 out.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\nhello\n")?;

@@ -16,8 +16,23 @@ use super::{Proxy, fill};
 
 struct Running {
     stop: Option<oneshot::Sender<()>>,
+    drain: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
     _dir: tempfile::TempDir,
+}
+
+/// Lets a proxy end its connections in good order; waits until it has.
+pub fn drain(proxy: &mut Proxy) {
+    let running = proxy.running.downcast_mut::<Running>().expect("one of ours");
+    running.drain.take().expect("drained once").send(()).expect("it runs");
+}
+
+/// Waits until a proxy that drains has ended.
+pub fn wait_for_end(proxy: &mut Proxy) {
+    let running = proxy.running.downcast_mut::<Running>().expect("one of ours");
+    super::wait_for("the end of the worker", || {
+        running.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+    });
 }
 
 impl Drop for Running {
@@ -43,6 +58,7 @@ pub fn start(http: &str, words: &[(&str, String)]) -> Proxy {
     source.insert(path.join("nginx.conf"), fill(&text, port, &path, words));
     source.hosts.insert("localhost".to_owned(), vec!["127.0.0.1".parse().unwrap()]);
     let (stop, stopped) = oneshot::channel();
+    let (drain, drained) = oneshot::channel();
     let prefix = path.clone();
     let thread = std::thread::spawn(move || {
         let options = LoadOptions {
@@ -72,10 +88,19 @@ pub fn start(http: &str, words: &[(&str, String)]) -> Proxy {
             };
             tokio::select! {
                 () = accept => {}
+                Ok(()) = drained => {
+                    ctx.drain().await;
+                    ctx.flush_logs();
+                    return;
+                }
                 _ = stopped => {}
             }
             ctx.flush_logs();
         });
     });
-    Proxy { port, dir: path, _running: Box::new(Running { stop: Some(stop), thread: Some(thread), _dir: dir }) }
+    Proxy {
+        port,
+        dir: path,
+        running: Box::new(Running { stop: Some(stop), drain: Some(drain), thread: Some(thread), _dir: dir }),
+    }
 }

@@ -39,6 +39,7 @@ pub(crate) struct Relay {
     state: Cell<State>,
     /// hyper has asked and been told to wait since the last look at reading ahead.
     waits: Cell<bool>,
+    aborting: Cell<bool>,
 }
 
 struct Source {
@@ -79,6 +80,7 @@ impl Relay {
             passed: Cell::new(0),
             state: Cell::new(State::Open),
             waits: Cell::new(false),
+            aborting: Cell::new(false),
         })
     }
 
@@ -100,10 +102,10 @@ impl Relay {
             Err(_) => return Poll::Ready(Some(Err(Abort))),
             Ok(None) => match self.state.get() {
                 State::Ended => return Poll::Ready(None),
-                State::Failed => return Poll::Ready(Some(Err(Abort))),
+                State::Failed => return self.poll_abort(cx),
                 State::Open => match self.poll_source(cx) {
                     Poll::Ready(Some(data)) => data,
-                    Poll::Ready(None) if self.state.get() == State::Failed => return Poll::Ready(Some(Err(Abort))),
+                    Poll::Ready(None) if self.state.get() == State::Failed => return self.poll_abort(cx),
                     Poll::Ready(None) => {
                         self.handed_out(0);
                         return Poll::Ready(None);
@@ -117,6 +119,19 @@ impl Relay {
         };
         self.handed_out(data.len() as u64);
         Poll::Ready(Some(Ok(data)))
+    }
+
+    /// Ends the answer in the middle, but not before the client has what there was of it: hyper throws away what it has
+    /// not written when the body fails.
+    fn poll_abort(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Abort>>> {
+        if self.client.is_flushed() {
+            return Poll::Ready(Some(Err(Abort)));
+        }
+        if !self.aborting.replace(true) {
+            cx.waker().wake_by_ref();
+        }
+        self.waits.set(true);
+        Poll::Pending
     }
 
     fn handed_out(&self, bytes: u64) {
