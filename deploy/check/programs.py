@@ -1,6 +1,7 @@
 """Asks the real programs whether they understand a command line."""
 
 import pathlib
+import re
 import subprocess
 
 from layout import Prefix
@@ -48,9 +49,10 @@ class Programs:
         known = ""
         for name in (pathlib.Path(program).name for program in programs):
             if name in OURS and name != PROXY:
-                known += self._run(name, ["run", "--help"] if name == "dysvr-node" else ["--help"]).stdout
+                text = self._run(name, ["run", "--help"] if name == "dysvr-node" else ["--help"]).stdout
+                known += " ".join(text.split())  # lines are wrapped anywhere
         for variable in names:
-            if variable.startswith("DYSVR_") and f"[env: {variable}" not in known:
+            if variable.startswith("DYSVR_") and not re.search(rf"\[env: {variable}[=\]]", known):
                 yield f"{where}: {' and '.join(programs)} read no {variable}"
 
 

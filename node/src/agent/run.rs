@@ -90,7 +90,9 @@ impl Agent {
     }
 
     async fn serve(mut self) -> io::Result<()> {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // QUIT too: it is what an image that is made for the proxy sends to each of its containers.
+        let mut ends =
+            [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
         let dial_at = Instant::now() + FIRST;
         tracing::info!(node = self.options.id, state = %self.options.layout.state.display(), "agent started");
         loop {
@@ -112,14 +114,14 @@ impl Agent {
                 () = until(self.next_beat) => self.beat(),
                 () = until(self.look) => self.tell(),
                 () = sleep_until(dial_at), if self.line.is_none() => {}
-                () = stopped(&mut term, &mut int) => break,
+                () = stopped(&mut ends) => break,
             }
         }
-        self.stop(&mut term, &mut int).await
+        self.stop(&mut ends).await
     }
 
     /// Ends the task under way, then the proxy if it is ours.
-    async fn stop(mut self, term: &mut Signal, int: &mut Signal) -> io::Result<()> {
+    async fn stop(mut self, ends: &mut [Signal; 3]) -> io::Result<()> {
         tracing::info!("stopping: no more tasks");
         self.driver.stop();
         loop {
@@ -134,7 +136,7 @@ impl Agent {
         while !self.supervisor.is_over() {
             tokio::select! {
                 changed = self.supervisor.next(&pid_file) => drop(changed?),
-                () = stopped(term, int) => self.supervisor.stop(libc::SIGTERM, &pid_file),
+                () = stopped(ends) => self.supervisor.stop(libc::SIGTERM, &pid_file),
             }
         }
         tracing::info!("stopped");
@@ -264,10 +266,11 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn stopped(term: &mut Signal, int: &mut Signal) {
+async fn stopped([term, int, quit]: &mut [Signal; 3]) {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+        _ = quit.recv() => {}
     }
 }
 
