@@ -378,7 +378,11 @@ fn every_interleaving_keeps_the_laws_and_ends() {
         for (name, node) in &world.nodes {
             let progress = &world.core.progress(name).unwrap().standing;
             match state.phase {
-                Phase::Done if !state.failed.contains_key(name) => assert_eq!(*progress, Standing::Done, "{name}"),
+                Phase::Done if !state.failed.contains_key(name) => {
+                    // What falls ill while the end is being written is nobody's failure any more.
+                    let ill = Standing::Failed("down".into());
+                    assert!(*progress == Standing::Done || *progress == ill, "{name}: {progress:?}");
+                }
                 Phase::RolledBack if *progress == Standing::Undone => assert_eq!(node.revision, FROM, "{name}"),
                 _ => {}
             }

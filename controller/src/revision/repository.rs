@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dysvr_conf::bundle::Assumptions;
 use dysvr_proto::digest::{self, Digest};
 use dysvr_proto::id::Revision;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::change::{Draft, Request, draft};
 use super::check::{Checked, check};
@@ -19,6 +20,9 @@ use crate::store::{
 
 /// Blobs kept in memory, bytes.
 const CACHE: usize = 256 << 20;
+
+/// Blobs that are read at the same time: a leader that begins reads thousands of small ones.
+const READS: usize = 32;
 
 /// Revisions whose files are kept at hand.
 const SETS: usize = 8;
@@ -166,10 +170,10 @@ impl Repository {
         if let Some(files) = self.cached(number) {
             return Ok(files);
         }
-        let mut files = Files::new();
-        for (name, entry) in self.manifest(number).await? {
-            files.insert(name, Content { bytes: self.blob(&entry.digest).await?, digest: entry.digest });
-        }
+        let reads = stream::iter(self.manifest(number).await?).map(async |(name, entry)| {
+            Ok::<_, StoreError>((name, Content { bytes: self.blob(&entry.digest).await?, digest: entry.digest }))
+        });
+        let files: Files = reads.buffer_unordered(READS).try_collect().await?;
         let files = Arc::new(files);
         self.remember(number, &files);
         Ok(files)

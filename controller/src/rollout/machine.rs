@@ -3,7 +3,7 @@
 //! A transition takes effect when the store has it, not before: [`Effect::Store`] goes out, [`Input::Stored`] comes back,
 //! and only then does [`Rollout::desired`] change. A store that does not answer freezes the rollout where it is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use dysvr_proto::id::Revision;
@@ -100,19 +100,13 @@ pub enum Standing {
     /// Its wave has not begun.
     Waiting,
     /// It is to move; no verdict yet.
-    Updating {
-        /// When it has failed.
-        deadline: Time,
-    },
+    Updating,
     /// It runs the new revision.
     Done,
     /// It does not.
     Failed(String),
     /// It is to go back; not there yet.
-    Returning {
-        /// When it has failed.
-        deadline: Time,
-    },
+    Returning,
     /// It runs what it ran before.
     Undone,
 }
@@ -124,6 +118,10 @@ pub struct Rollout {
     plan: Arc<Plan>,
     plan_at: Option<PlanRef>,
     nodes: BTreeMap<String, Progress>,
+    /// Those that were told to move and have no verdict. All are of one wave.
+    moving: BTreeSet<String>,
+    /// When they have failed.
+    deadline: Time,
     /// What nodes proved to run.
     observed: HashMap<String, Revision>,
     /// Nodes with a task that they have not answered.
@@ -162,6 +160,8 @@ impl Rollout {
     pub fn restore(now: Time, state: State, plan: Arc<Plan>) -> Self {
         let mut rollout = Self {
             nodes: BTreeMap::new(),
+            moving: BTreeSet::new(),
+            deadline: now,
             observed: HashMap::new(),
             busy: HashSet::new(),
             soak_until: None,
@@ -172,7 +172,7 @@ impl Rollout {
             state,
             plan,
         };
-        rollout.nodes = rollout.standings(now);
+        rollout.nodes = rollout.standings();
         rollout.enter(now);
         rollout
     }
@@ -192,10 +192,9 @@ impl Rollout {
         self.nodes.get(node)
     }
 
-    /// Nodes that have been told to move and have no verdict.
+    /// How many nodes have been told to move and have no verdict.
     pub fn in_flight(&self) -> usize {
-        let moving = |p: &&Progress| matches!(p.standing, Standing::Updating { .. } | Standing::Returning { .. });
-        self.nodes.values().filter(moving).count()
+        self.moving.len()
     }
 
     /// What a node should run; `None` for one that is not in the plan.
@@ -273,17 +272,17 @@ impl Rollout {
         if self.pending.is_some() || matches!(self.state.phase, Phase::Paused(_)) || self.state.phase.has_ended() {
             return None;
         }
-        let deadlines = self.nodes.values().filter_map(|progress| match progress.standing {
-            Standing::Updating { deadline } | Standing::Returning { deadline } => Some(deadline),
-            _ => None,
-        });
-        deadlines.chain(self.soak_until).min()
+        let deadline = (!self.moving.is_empty()).then_some(self.deadline);
+        deadline.into_iter().chain(self.soak_until).min()
     }
 
     fn set(&mut self, now: Time, node: &str, standing: Standing) {
-        if let Some(progress) = self.nodes.get_mut(node) {
-            *progress = Progress { standing, since: now };
-        }
+        let Some(progress) = self.nodes.get_mut(node) else { return };
+        match standing {
+            Standing::Updating | Standing::Returning => self.moving.insert(node.to_owned()),
+            _ => self.moving.remove(node),
+        };
+        *progress = Progress { standing, since: now };
     }
 
     fn fail(&mut self, now: Time, node: &str, reason: &str) {
@@ -305,8 +304,8 @@ impl Rollout {
         let from = planned.from;
         self.observed.insert(node.clone(), revision);
         match self.nodes.get(&node).map(|progress| &progress.standing) {
-            Some(Standing::Updating { .. }) if revision == self.state.to => self.set(now, &node, Standing::Done),
-            Some(Standing::Returning { .. }) if revision == from => self.set(now, &node, Standing::Undone),
+            Some(Standing::Updating) if revision == self.state.to => self.set(now, &node, Standing::Done),
+            Some(Standing::Returning) if revision == from => self.set(now, &node, Standing::Undone),
             _ => {}
         }
     }
@@ -315,10 +314,10 @@ impl Rollout {
         let Some((_, planned)) = self.plan.find(node) else { return };
         let reason = if reason.is_empty() { "failed without a reason" } else { reason };
         match self.nodes.get(node).map(|progress| &progress.standing) {
-            Some(Standing::Updating { .. }) if revision == self.state.to => {
+            Some(Standing::Updating) if revision == self.state.to => {
                 self.fail(now, node, reason);
             }
-            Some(Standing::Returning { .. }) if revision == planned.from => {
+            Some(Standing::Returning) if revision == planned.from => {
                 self.fail(now, node, &format!("did not go back: {reason}"));
             }
             _ => {}
@@ -342,25 +341,18 @@ impl Rollout {
 
     /// Nodes whose time is up have failed.
     fn expire(&mut self, now: Time) {
-        if matches!(self.state.phase, Phase::Paused(_)) {
+        if matches!(self.state.phase, Phase::Paused(_)) || now < self.deadline {
             return;
         }
         let seconds = self.state.strategy.node_deadline_ms / 1000;
-        let mut late = Vec::new();
-        for (node, progress) in &self.nodes {
-            let reason = match progress.standing {
-                Standing::Updating { deadline } if deadline <= now => {
-                    match self.observed.contains_key(node) || self.busy.contains(node) {
-                        true => format!("no verdict within {seconds} s"),
-                        false => format!("away, no verdict within {seconds} s"),
-                    }
-                }
-                Standing::Returning { deadline } if deadline <= now => format!("did not go back within {seconds} s"),
-                _ => continue,
+        for node in std::mem::take(&mut self.moving) {
+            let heard = self.observed.contains_key(&node) || self.busy.contains(&node);
+            let back = self.nodes.get(&node).is_some_and(|progress| progress.standing == Standing::Returning);
+            let reason = match (back, heard) {
+                (true, _) => format!("did not go back within {seconds} s"),
+                (false, true) => format!("no verdict within {seconds} s"),
+                (false, false) => format!("away, no verdict within {seconds} s"),
             };
-            late.push((node.clone(), reason));
-        }
-        for (node, reason) in late {
             self.fail(now, &node, &reason);
         }
     }
@@ -402,12 +394,12 @@ impl Rollout {
                     false => Phase::Failed,
                 };
             }
-            Phase::Running if self.wave_is_over(next.wave) => match next.strategy.soak_ms {
+            Phase::Running if self.moving.is_empty() => match next.strategy.soak_ms {
                 0 => self.next_wave(next),
                 _ => next.phase = Phase::Soaking,
             },
             Phase::Soaking if same && self.soak_until.is_some_and(|until| until <= now) => self.next_wave(next),
-            Phase::RollingBack { back } if same && self.wave_is_over(back) => {
+            Phase::RollingBack { back } if same && self.moving.is_empty() => {
                 next.phase = match back.checked_sub(1) {
                     Some(back) => Phase::RollingBack { back },
                     None => Phase::RolledBack,
@@ -426,23 +418,16 @@ impl Rollout {
         }
     }
 
-    fn wave_is_over(&self, wave: usize) -> bool {
-        let moving = |p: &Progress| matches!(p.standing, Standing::Updating { .. } | Standing::Returning { .. });
-        self.plan.waves().get(wave).is_none_or(|nodes| {
-            nodes.iter().all(|planned| self.nodes.get(&planned.node).is_none_or(|progress| !moving(progress)))
-        })
-    }
-
     /// What a new phase or wave means for its nodes.
     fn enter(&mut self, now: Time) {
-        let deadline = now.after(self.state.strategy.node_deadline_ms);
+        self.deadline = now.after(self.state.strategy.node_deadline_ms);
         self.soak_until = None;
         match self.state.phase {
             Phase::Soaking => self.soak_until = Some(now.after(self.state.strategy.soak_ms)),
             Phase::Running | Phase::Paused(Active::Running) => {
-                self.turn(now, self.state.wave, Standing::Updating { deadline });
+                self.turn(now, self.state.wave, Standing::Updating);
             }
-            Phase::RollingBack { back } => self.turn(now, back, Standing::Returning { deadline }),
+            Phase::RollingBack { back } => self.turn(now, back, Standing::Returning),
             _ => {}
         }
     }
@@ -450,7 +435,7 @@ impl Rollout {
     /// The nodes of a wave begin to move, those excepted that are there already or have failed to get there.
     fn turn(&mut self, now: Time, wave: usize, standing: Standing) {
         let plan = Arc::clone(&self.plan);
-        let back = matches!(standing, Standing::Returning { .. });
+        let back = standing == Standing::Returning;
         for planned in plan.waves().get(wave).into_iter().flatten() {
             let Some(progress) = self.nodes.get(&planned.node) else { continue };
             let goal = if back { planned.from } else { self.state.to };
@@ -473,7 +458,7 @@ impl Rollout {
     }
 
     /// The standings that follow from the stored state alone.
-    fn standings(&self, now: Time) -> BTreeMap<String, Progress> {
+    fn standings(&self) -> BTreeMap<String, Progress> {
         let state = &self.state;
         let of = |wave: usize, node: &str| {
             let failed = state.failed.get(node);
@@ -487,9 +472,7 @@ impl Rollout {
                 (Phase::RolledBack, None) if moved => Standing::Undone,
                 (_, Some(failure)) => Standing::Failed(failure.reason.clone()),
                 _ if !moved => Standing::Waiting,
-                (Phase::Running | Phase::Paused(Active::Running), None) if wave == state.wave => {
-                    Standing::Updating { deadline: now.after(state.strategy.node_deadline_ms) }
-                }
+                (Phase::Running | Phase::Paused(Active::Running), None) if wave == state.wave => Standing::Updating,
                 _ => Standing::Done,
             };
             Progress { standing, since }

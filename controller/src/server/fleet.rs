@@ -207,6 +207,10 @@ impl Fleet {
             node.choice = Choice::Open;
             self.tell(now, Input::At { node: name.to_owned(), revision });
         }
+        // It gets no task, so its wave need not wait for one.
+        if let (Decision::Drifted(reason), revision) = (self.decide(name, now), self.target(name).0) {
+            self.tell(now, Input::Nack { node: name.to_owned(), revision, reason });
+        }
         let reason = match (proxy_down, drift) {
             (true, _) => "its proxy is not running",
             (_, true) => "its files were changed by hand",
@@ -347,7 +351,7 @@ impl Fleet {
                 && matches(&strategy.selector, &node.labels)
                 && !matches!(self.decide(name, now), Decision::Drifted(_))
             {
-                chosen.push(Planned { node: name.clone(), from: self.head.settled_for(&node.labels) });
+                chosen.push(Planned { node: name.clone(), from: self.target(name).0 });
             }
         }
         chosen

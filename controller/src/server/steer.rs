@@ -156,12 +156,13 @@ async fn store(lead: &Lead, mut next: State) -> Result<(), Halt> {
             }
         }
         fleet.tell(now, Input::Stored(Box::new(next.clone())));
-        if next.phase.has_ended() {
-            if let Some(active) = fleet.active.take() {
-                fleet.left = match next.phase {
-                    Phase::Aborted | Phase::Failed => Some((next, Arc::clone(active.core.plan()))),
-                    _ => None,
-                };
+        if next.phase.has_ended()
+            && let Some(active) = fleet.active.take()
+        {
+            match next.phase {
+                Phase::Aborted | Phase::Failed => fleet.left = Some((next, Arc::clone(active.core.plan()))),
+                Phase::Done => fleet.left = None,
+                _ => {}
             }
         }
         fleet.wake_all();
@@ -183,7 +184,6 @@ fn after(head: &Head, before: Phase, next: &State) -> Head {
             after.settle(&next.strategy.selector, next.to);
             after.left = RolloutId(0);
         }
-        Phase::RolledBack => after.left = RolloutId(0),
         Phase::Aborted | Phase::Failed => after.left = next.id,
         _ => {}
     }

@@ -128,10 +128,10 @@ pub(super) fn rollout(core: &Rollout) -> wire::Rollout {
         let failure = state.failed.get(name).map(|failure| failure.reason.clone()).unwrap_or_default();
         let (word, reason) = match &progress.standing {
             Standing::Waiting => ("waiting", String::new()),
-            Standing::Updating { .. } => ("updating", String::new()),
+            Standing::Updating => ("updating", String::new()),
             Standing::Done => ("done", String::new()),
             Standing::Failed(reason) => ("failed", reason.clone()),
-            Standing::Returning { .. } => ("updating", "going back".to_owned()),
+            Standing::Returning => ("updating", "going back".to_owned()),
             // What went wrong says more than that it is back.
             Standing::Undone if !failure.is_empty() => ("failed", failure),
             Standing::Undone => ("undone", String::new()),

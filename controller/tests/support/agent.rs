@@ -139,8 +139,7 @@ impl Agent {
 
     /// Ends its stream; its disk stays.
     pub fn kill(self) -> Disk {
-        let disk = self.disk.lock().unwrap().clone();
-        disk
+        self.disk.lock().unwrap().clone()
     }
 }
 
