@@ -174,6 +174,11 @@ impl Fleet {
         self.nodes.get_mut(name).filter(|node| node.link.as_ref().is_some_and(|link| link.serial == serial))
     }
 
+    /// Whether a node has a task without a verdict.
+    pub(super) fn is_busy(&self, name: &str) -> bool {
+        self.nodes.get(name).is_some_and(|node| node.in_flight.is_some())
+    }
+
     /// The revisions whose digests a node's next step needs and nobody has read yet.
     pub(super) fn unknown(&self, name: &str) -> Vec<Revision> {
         let (target, _) = self.target(name);

@@ -8,7 +8,7 @@ use dysvr_conf::bundle::Assumptions;
 use dysvr_proto::id::{Revision, RolloutId};
 use dysvr_proto::wire::fleet as wire;
 use prost::Message as _;
-use tokio::sync::{Mutex as Pen, Semaphore, watch};
+use tokio::sync::{Mutex as Pen, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::clock::Clock;
 use super::fleet::{ActiveRollout, Fleet, Order};
@@ -17,8 +17,9 @@ use crate::revision::{Head, Repository, difference};
 use crate::rollout::{Phase, Plan, PlanRef, Planned, Rollout, State};
 use crate::store::{Condition, Reign, Store, StoreError, decode, encode, keys};
 
-/// Tasks that are built at the same time: each may hold a whole configuration in memory.
-const BUILDS: usize = 8;
+/// What tasks without a verdict may hold in memory together, KiB: when thousands of nodes come back at once, each for a
+/// whole configuration, they are served one after the other.
+const IN_MEMORY: u32 = 512 << 10;
 
 /// What a leader holds while it leads.
 #[derive(Debug)]
@@ -34,7 +35,9 @@ pub(super) struct Lead {
     fleet: Mutex<Fleet>,
     news: watch::Sender<u64>,
     over: watch::Sender<bool>,
-    builds: Semaphore,
+    memory: Arc<Semaphore>,
+    /// The last revision whose size was asked for, and its size.
+    size: Mutex<Option<(Revision, u64)>>,
 }
 
 impl Lead {
@@ -61,7 +64,8 @@ impl Lead {
             fleet: Mutex::new(fleet),
             news: watch::Sender::new(0),
             over: watch::Sender::new(false),
-            builds: Semaphore::new(BUILDS),
+            memory: Arc::new(Semaphore::new(IN_MEMORY as usize)),
+            size: Mutex::default(),
         };
         let (left, active) = lead.with(|fleet| (fleet.head.left, fleet.head.rollouts.first().copied()));
         if left != RolloutId(0)
@@ -180,9 +184,13 @@ impl Lead {
         Ok(())
     }
 
-    /// Builds the message of a task.
-    pub(super) async fn build(&self, order: &Order) -> Result<wire::Task, StoreError> {
-        let _slot = self.builds.acquire().await;
+    /// Builds the message of a task, if there is room for it now. The room is taken until the answer's second half is
+    /// dropped.
+    pub(super) async fn build(&self, order: &Order) -> Result<Option<(wire::Task, OwnedSemaphorePermit)>, StoreError> {
+        // Differences are small; what fills the memory is a fleet that comes for everything.
+        let size = if order.whole { self.size(order.want.revision).await? } else { 0 };
+        let room = u32::try_from(size >> 10).unwrap_or(u32::MAX).clamp(1, IN_MEMORY);
+        let Ok(room) = Arc::clone(&self.memory).try_acquire_many_owned(room) else { return Ok(None) };
         let to = self.repository.files(order.want.revision).await?;
         let from = match order.whole {
             true => Arc::default(),
@@ -193,7 +201,7 @@ impl Lead {
             name: name.to_owned(),
             content: content.bytes.to_vec(),
         };
-        Ok(wire::Task {
+        let task = wire::Task {
             id: order.id.clone(),
             epoch: self.reign.epoch.0,
             from_revision: if order.whole { 0 } else { order.from.0 },
@@ -204,7 +212,20 @@ impl Lead {
             remove: removed.into_iter().map(str::to_owned).collect(),
             rollout: order.want.rollout.0,
             deadline_ms: u32::try_from(order.want.deadline_ms).unwrap_or(u32::MAX),
-        })
+        };
+        Ok(Some((task, room)))
+    }
+
+    /// The bytes of a whole revision.
+    async fn size(&self, revision: Revision) -> Result<u64, StoreError> {
+        if let Some((known, size)) = *self.size.lock().unwrap_or_else(PoisonError::into_inner)
+            && known == revision
+        {
+            return Ok(size);
+        }
+        let size = self.repository.manifest(revision).await?.values().map(|entry| entry.size).sum();
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = Some((revision, size));
+        Ok(size)
     }
 
     /// Remembers a node that is new or says something else about itself. The store's troubles are no reason to refuse it.
@@ -252,6 +273,6 @@ impl Lead {
         }
     }
 
-    /// How long an operator's call may wait for the store.
-    pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long an operator's call may take altogether; each call of the store has its own, shorter deadline.
+    pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 }

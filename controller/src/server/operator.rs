@@ -46,8 +46,11 @@ impl OperatorService {
     async fn verb(&self, id: u64, input: Input) -> Result<Response<WireRollout>, Status> {
         let lead = self.throne.lead().await?;
         let id = which(&lead, id)?;
-        change::obey(&lead, id, input).await?;
-        Ok(Response::new(show(&lead, id).await?))
+        let work = async move {
+            change::obey(&lead, id, input).await?;
+            show(&lead, id).await
+        };
+        finished(work).await.map(Response::new)
     }
 }
 
@@ -60,7 +63,7 @@ impl Operator for OperatorService {
     async fn validate(&self, request: Request<ChangeRequest>) -> Reply<ChangePlan> {
         let lead = self.throne.lead().await?;
         let asked = wire::request(request.into_inner())?;
-        patiently(change::plan(&lead, &asked)).await.map(Response::new)
+        change::plan(&lead, &asked).await.map(Response::new)
     }
 
     async fn apply(&self, request: Request<ChangeRequest>) -> Reply<ApplyReply> {
@@ -70,10 +73,11 @@ impl Operator for OperatorService {
         let (author, message, dry_run) = (asked.author.clone(), asked.message.clone(), asked.dry_run);
         let asked = wire::request(asked)?;
         if dry_run {
-            let plan = Some(patiently(change::plan(&lead, &asked)).await?);
+            let plan = Some(change::plan(&lead, &asked).await?);
             return Ok(Response::new(ApplyReply { revision: 0, rollout: 0, plan }));
         }
-        patiently(change::apply(&lead, &asked, strategy, author, message, false)).await.map(Response::new)
+        let work = async move { change::apply(&lead, &asked, strategy, author, message, false).await };
+        finished(work).await.map(Response::new)
     }
 
     async fn list_vhosts(&self, request: Request<ListRequest>) -> Reply<VhostList> {
@@ -239,7 +243,7 @@ impl Operator for OperatorService {
         let lead = self.throne.lead().await?;
         let asked = request.into_inner();
         let strategy = wire::strategy(asked.strategy.clone())?;
-        patiently(change::undo(&lead, asked, strategy)).await.map(Response::new)
+        finished(async move { change::undo(&lead, asked, strategy).await }).await.map(Response::new)
     }
 
     async fn resolve_drift(&self, request: Request<DriftRequest>) -> Reply<Node> {
@@ -275,10 +279,14 @@ impl Operator for OperatorService {
     }
 }
 
-/// Runs an operation for as long as an operator waits.
-async fn patiently<T>(work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    match timeout(Lead::PATIENCE, work).await {
-        Ok(answer) => answer,
+/// Runs an operation to its end, whether the operator waits for it or not: one that was dropped between the store's
+/// answer and the memory would leave the two apart.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    match timeout(Lead::PATIENCE, tokio::spawn(work)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Err(Status::internal(format!("the operation failed: {error}"))),
         Err(_) => {
             Err(Status::deadline_exceeded("the store did not answer in time; whether the change was stored is unknown"))
         }

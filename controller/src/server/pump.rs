@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dysvr_proto::wire::fleet::{FromNode, Hello, Refused, Task, ToNode, Welcome, from_node, to_node};
+use dysvr_proto::wire::fleet::{FromNode, Hello, Refused, ToNode, Welcome, from_node, to_node};
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -69,12 +69,17 @@ async fn serve(
     inbound: &mut (impl Stream<Item = Result<FromNode, Status>> + Unpin),
     out: &Outbound,
 ) -> &'static str {
+    // The memory of the task that is out.
+    let mut room = None;
     loop {
+        if lead.with(|fleet| !fleet.is_busy(name)) {
+            room = None;
+        }
         let mut again = None;
         if let Err(error) = lead.recognise(name).await {
             tracing::warn!(node = name, %error, "the store does not say what the node has");
             again = Some(RETRY);
-        } else if let Some(sent) = next_task(lead, name, link, out).await {
+        } else if let Some(sent) = next_task(lead, name, link, out, &mut room).await {
             match sent {
                 Ok(true) => {}
                 Ok(false) => again = Some(RETRY),
@@ -123,10 +128,23 @@ fn take(lead: &Lead, name: &str, link: &Link, message: FromNode) {
 }
 
 /// Builds and sends the next task, if it is time for one. `Ok(false)`: it could not be built now.
-async fn next_task(lead: &Lead, name: &str, link: &Link, out: &Outbound) -> Option<Result<bool, &'static str>> {
+async fn next_task(
+    lead: &Lead,
+    name: &str,
+    link: &Link,
+    out: &Outbound,
+    room: &mut Option<OwnedSemaphorePermit>,
+) -> Option<Result<bool, &'static str>> {
     let order = lead.with(|fleet| fleet.order(name, link.serial, lead.clock.now()))?;
-    let task: Task = match lead.build(&order).await {
-        Ok(task) => task,
+    let task = match lead.build(&order).await {
+        Ok(Some((task, taken))) => {
+            *room = Some(taken);
+            task
+        }
+        Ok(None) => {
+            lead.with(|fleet| fleet.unsent(name, link.serial, &order.id, lead.clock.now()));
+            return Some(Ok(false));
+        }
         Err(error) => {
             tracing::warn!(node = name, task = order.id, %error, "a task could not be built");
             lead.with(|fleet| fleet.unsent(name, link.serial, &order.id, lead.clock.now()));

@@ -4,6 +4,7 @@ mod api;
 mod drift;
 mod faults;
 mod flow;
+mod size;
 #[path = "../support/mod.rs"]
 mod support;
 mod verbs;

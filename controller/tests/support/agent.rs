@@ -76,6 +76,7 @@ impl Disk {
 /// A running agent; ends when dropped.
 pub struct Agent {
     pub name: String,
+    pub address: String,
     pub disk: Arc<Mutex<Disk>>,
     pub refusals: Arc<Mutex<Vec<String>>>,
     manner: watch::Sender<Manner>,
@@ -112,15 +113,15 @@ impl Agent {
             refusals: Arc::clone(&refusals),
             nudge: Arc::clone(&nudge),
         };
-        let address = format!("http://{address}");
+        let (address, url) = (address.to_owned(), format!("http://{address}"));
         let task = tokio::spawn(async move {
             let mut run = run;
             loop {
-                let _ = run.attach(&address).await;
+                let _ = run.attach(&url).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        Self { name: name.to_owned(), disk, refusals, manner, nudge, task }
+        Self { name: name.to_owned(), address, disk, refusals, manner, nudge, task }
     }
 
     /// From now on.

@@ -247,7 +247,7 @@ pub struct Rollout {
     pub from_revision: u64,
     #[prost(uint64, tag = "3")]
     pub to_revision: u64,
-    /// running, soaking, paused, rolling-back, done, rolled-back, aborted, failed
+    /// queued, running, soaking, paused, rolling-back, done, rolled-back, aborted, failed
     #[prost(string, tag = "4")]
     pub phase: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
