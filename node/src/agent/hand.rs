@@ -114,6 +114,9 @@ fn name_of(layout: &Layout, path: &Path) -> Result<FileName, Misuse> {
 
 /// A file's name among the managed ones, and its content.
 fn placed(layout: &Layout, path: &Path) -> Result<(FileName, Vec<u8>), Misuse> {
+    // As seen from here, or from where the configuration's own includes see it.
+    let there = layout.conf_dir().join(path);
+    let path = if !path.exists() && there.exists() { there.as_path() } else { path };
     let content = fs::read(path).map_err(|error| Misuse::File { path: path.display().to_string(), error })?;
     let full = absolute(path)?;
     let dir = fs::canonicalize(layout.conf_dir()).unwrap_or_else(|_| layout.conf_dir().to_owned());
@@ -183,6 +186,7 @@ mod tests {
         };
         let added = make(Kind::Add, &[path("new.conf"), path("ups.conf"), path("conf/auto_vhost/a.conf")]);
         assert_eq!(added.unwrap(), "auto_upstream/ups.conf auto_vhost/a.conf auto_vhost/new.conf");
+        assert_eq!(make(Kind::Modify, &["auto_vhost/a.conf".into()]).unwrap(), "auto_vhost/a.conf");
         assert!(make(Kind::Add, &[path("none.conf")]).unwrap_err().to_string().contains("neither a server nor"));
         assert!(make(Kind::Add, &[path("absent.conf")]).is_err());
         for target in ["7".to_owned(), "a.conf".into(), "auto_vhost/a.conf".into(), path("conf/auto_vhost/a.conf")] {

@@ -69,7 +69,11 @@ pub fn plan(
     }));
     let lines = match &order.origin {
         Origin::Controller(_) => lines(index, &units, &mut reasons),
-        Origin::Hand(kind) => by_hand(index, &units, *kind)?,
+        Origin::Hand(kind) => match by_hand(index, &units, *kind)?.line(*kind) {
+            Some(line) => vec![line],
+            None if reasons.is_empty() => return Err("no vhost and no upstream is in these files".into()),
+            None => Vec::new(),
+        },
     };
     Ok((Plan { reload: reasons.into_iter().next(), lines }, units))
 }
@@ -160,7 +164,7 @@ fn lines(index: &Index, units: &UnitChanges, reasons: &mut Vec<String>) -> Vec<P
 }
 
 /// The operator says what it is.
-fn by_hand(index: &Index, units: &UnitChanges, kind: Kind) -> Result<Vec<PlannedLine>, String> {
+fn by_hand(index: &Index, units: &UnitChanges, kind: Kind) -> Result<Draft, String> {
     let mut draft = Draft::default();
     for (path, after) in units {
         let before = index.unit(path);
@@ -178,10 +182,7 @@ fn by_hand(index: &Index, units: &UnitChanges, kind: Kind) -> Result<Vec<Planned
             }
         }
     }
-    match draft.line(kind) {
-        Some(line) => Ok(vec![line]),
-        None => Err("no vhost and no upstream is in these files".into()),
-    }
+    Ok(draft)
 }
 
 #[derive(Default)]

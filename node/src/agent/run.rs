@@ -51,7 +51,12 @@ pub fn run(options: Options) -> io::Result<()> {
         io::Error::new(io::Error::from(e).kind(), format!("another agent uses the state directory {state}"))
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Agent::new(options)?.serve().await })
+    runtime.block_on(async {
+        // First, so that whoever ends an agent that has just begun ends it gracefully. QUIT too: it is what an image that
+        // is made for the proxy sends to each of its containers.
+        let ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
+        Agent::new(options)?.serve(ends).await
+    })
 }
 
 struct Agent {
@@ -89,10 +94,7 @@ impl Agent {
         })
     }
 
-    async fn serve(mut self) -> io::Result<()> {
-        // QUIT too: it is what an image that is made for the proxy sends to each of its containers.
-        let mut ends =
-            [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
+    async fn serve(mut self, mut ends: [Signal; 3]) -> io::Result<()> {
         let dial_at = Instant::now() + FIRST;
         tracing::info!(node = self.options.id, state = %self.options.layout.state.display(), "agent started");
         loop {

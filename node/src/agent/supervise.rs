@@ -25,6 +25,8 @@ pub struct Supervisor {
     failures: u32,
     /// When to look for a master or start one.
     look: Option<Instant>,
+    /// Orphaned workers were told to end: their ports are free in a moment, they themselves may take long.
+    dismissed: bool,
     stopping: bool,
 }
 
@@ -40,6 +42,7 @@ impl Supervisor {
             started: now,
             failures: 0,
             look: Some(now),
+            dismissed: false,
             stopping: false,
         }
     }
@@ -61,9 +64,21 @@ impl Supervisor {
             self.master = Some(Ending::of(process)?);
             return Ok(true);
         }
-        if !self.attached && !self.stopping {
-            self.start()?;
+        if self.attached || self.stopping {
+            return Ok(false);
         }
+        let orphans = proxy::orphans(pid_file);
+        if !orphans.is_empty() && !self.dismissed {
+            self.dismissed = true;
+            self.look = Some(Instant::now() + PAUSE.0);
+            tracing::warn!(workers = orphans.len(), "a master has ended without its workers: they end gracefully");
+            for worker in orphans {
+                drop(worker.send(libc::SIGQUIT));
+            }
+            return Ok(false);
+        }
+        self.dismissed = false;
+        self.start()?;
         Ok(false)
     }
 
