@@ -11,8 +11,9 @@ pub struct Assigned {
     pub ids: Vec<u64>,
 }
 
-/// Writes `    vsvc_id N;` as the first line of each `server {}` at the top of a file that has none, counting up from
-/// `next_id`. All other bytes stay as they are. A file that is wrong in itself is left alone: validation says why.
+/// Writes ` vsvc_id N;` behind the `{` of each `server` at the top of a file that has none, counting up from `next_id`.
+/// All other bytes stay as they are, and so do the numbers of their lines: what validation or a node says of `FILE:LINE`
+/// is found there in the operator's own file. A file that is wrong in itself is left alone: validation says why.
 pub fn assign_vsvc_ids(text: &str, next_id: u64) -> Assigned {
     let mut next = next_id;
     assign_vsvc_ids_with(text, |_| {
@@ -35,9 +36,8 @@ pub fn assign_vsvc_ids_with(text: &str, mut give: impl FnMut(&Directive<'_>) -> 
             }
             let id = give(server);
             let inside = server.end.offset as usize + 1;
-            let line_end = if text[inside..].starts_with("\r\n") { "\r\n" } else { "\n" };
             assigned.text += &text[done..inside];
-            assigned.text += &format!("{line_end}    vsvc_id {id};");
+            assigned.text += &format!(" vsvc_id {id};");
             assigned.ids.push(id);
             done = inside;
         }
@@ -53,14 +53,14 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_added() {
         for (text, expected, ids) in [
-            ("server {\n    listen 80;\n}\n", "server {\n    vsvc_id 7;\n    listen 80;\n}\n", vec![7]),
-            ("server {\r\n}\r\n", "server {\r\n    vsvc_id 7;\r\n}\r\n", vec![7]),
-            ("server{listen 80;}", "server{\n    vsvc_id 7;listen 80;}", vec![7]),
+            ("server {\n    listen 80;\n}\n", "server { vsvc_id 7;\n    listen 80;\n}\n", vec![7]),
+            ("server {\r\n}\r\n", "server { vsvc_id 7;\r\n}\r\n", vec![7]),
+            ("server{listen 80;}", "server{ vsvc_id 7;listen 80;}", vec![7]),
             ("server {\n vsvc_id 3;\n}", "server {\n vsvc_id 3;\n}", vec![]),
             (
                 "# server {\nserver{}\nupstream u { server a; }\nserver { vsvc_id 1; }\nserver\n{ }",
-                "# server {\nserver{\n    vsvc_id 7;}\nupstream u { server a; }\nserver { vsvc_id 1; }\n\
-                 server\n{\n    vsvc_id 8; }",
+                "# server {\nserver{ vsvc_id 7;}\nupstream u { server a; }\nserver { vsvc_id 1; }\n\
+                 server\n{ vsvc_id 8; }",
                 vec![7, 8],
             ),
             ("server {", "server {", vec![]),
