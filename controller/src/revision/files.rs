@@ -49,10 +49,15 @@ pub fn invalid_name(name: &str) -> Option<String> {
     if let Err(reason) = check_name(name) {
         return Some(reason.to_string());
     }
-    if name == "nginx.conf" {
-        return Some("belongs to the node".to_owned());
+    // Nodes name it in an `include`, where these mean something.
+    if name.contains(['"', '\'', ';', '{', '}', '$', ' ']) {
+        return Some("has a character that an include cannot name".to_owned());
     }
-    None
+    match name {
+        "nginx.conf" => Some("belongs to the node".to_owned()),
+        _ if name.ends_with(".conf") => None,
+        _ => Some("does not end in .conf".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -80,10 +85,22 @@ mod tests {
 
     #[test]
     fn names_stay_below_the_configuration() {
-        for good in ["auto_vhost/a.conf", "mime.types", "common_location.conf", "auto_upstream/x_80.1.upstream.conf"] {
+        for good in ["auto_vhost/a.conf", "common.conf", "common_location.conf", "auto_upstream/x_80.1.upstream.conf"] {
             assert_eq!(invalid_name(good), None, "{good}");
         }
-        for bad in ["", "/etc/a.conf", "../a.conf", "a/../b.conf", "a//b.conf", "a/.b.conf", "a\n.conf", "nginx.conf"] {
+        for bad in [
+            "",
+            "/etc/a.conf",
+            "../a.conf",
+            "a/../b.conf",
+            "a//b.conf",
+            "a/.b.conf",
+            "a\n.conf",
+            "nginx.conf",
+            "a.txt",
+            "a b.conf",
+            "a$b.conf",
+        ] {
             assert!(invalid_name(bad).is_some(), "{bad:?}");
         }
     }

@@ -361,13 +361,19 @@ impl Repository {
                 }
             }
         }
+        let mut held: BTreeMap<u8, BTreeMap<&String, &FileEntry>> = BTreeMap::new();
+        for (name, entry) in &manifest {
+            let page = page_of(name);
+            if touched.contains(&page) {
+                held.entry(page).or_default().insert(name, entry);
+            }
+        }
         for page in touched {
-            let held: BTreeMap<_, _> = manifest.iter().filter(|(name, _)| page_of(name) == page).collect();
-            if held.is_empty() {
+            let Some(held) = held.get(&page) else {
                 pages.remove(&page);
                 continue;
-            }
-            let blob = Bytes::from(encode(&held));
+            };
+            let blob = Bytes::from(encode(held));
             pages.insert(page, PageRef(digest::of_content(&blob)));
             blobs.push(blob);
         }

@@ -212,10 +212,6 @@ impl Fleet {
             node.choice = Choice::Open;
             self.tell(now, Input::At { node: name.to_owned(), revision });
         }
-        // It gets no task, so its wave need not wait for one.
-        if let (Decision::Drifted(reason), revision) = (self.decide(name, now), self.target(name).0) {
-            self.tell(now, Input::Nack { node: name.to_owned(), revision, reason });
-        }
         let reason = match (proxy_down, drift) {
             (true, _) => "its proxy is not running",
             (_, true) => "its files were changed by hand",
@@ -291,7 +287,15 @@ impl Fleet {
     pub(super) fn order(&mut self, name: &str, serial: u64, now: Time) -> Option<Order> {
         let want = self.want(name)?;
         let epoch = self.epoch;
-        let Decision::Send { from, whole } = self.of(name, serial)?.decide(now, &want, epoch) else { return None };
+        let (from, whole) = match self.of(name, serial)?.decide(now, &want, epoch) {
+            Decision::Send { from, whole } => (from, whole),
+            // It gets no task, so its wave need not wait for a verdict.
+            Decision::Drifted(reason) | Decision::Failed { reason, .. } if want.rollout != RolloutId(0) => {
+                self.tell(now, Input::Nack { node: name.to_owned(), revision: want.revision, reason });
+                return None;
+            }
+            _ => return None,
+        };
         let id = match want.rollout {
             RolloutId(0) => {
                 self.attempts += 1;

@@ -1,8 +1,7 @@
 //! The controller as a server: nodes and operators over gRPC, one leader at a time.
 //!
-//! [`fleet`](self::fleet) is what the leader knows, in memory and without waiting; [`lead`](self::lead) is everything that waits for the
-//! store; [`pump`](self::pump) is one node's stream; [`steer`](self::steer) moves rollouts. A controller that does not lead answers UNAVAILABLE and
-//! says who does.
+//! `fleet` is what the leader knows, in memory and without waiting; `lead` is everything that waits for the store; `pump`
+//! is one node's stream; `steer` moves rollouts. A controller that does not lead answers UNAVAILABLE and says who does.
 
 mod attach;
 mod change;

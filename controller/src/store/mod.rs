@@ -2,7 +2,7 @@
 //! keys under conditions, watch a prefix, win an election.
 //!
 //! Two implementations pass one contract suite (`tests/store_contract.rs`): [`etcd`] for several controllers and
-//! [`file`] for one. The limits are etcd's in both, so that what works on one machine works on a cluster.
+//! [`mod@file`] for one. The limits are etcd's in both, so that what works on one machine works on a cluster.
 
 pub mod etcd;
 pub mod file;

@@ -1,10 +1,10 @@
 //! Nodes whose files were changed by hand, or belong to another history.
 
-use dysvr_proto::wire::operator::{DriftRequest, Node, drift_request::Choice};
+use dysvr_proto::wire::operator::{DriftRequest, Node, Strategy, drift_request::Choice};
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::support::agent::{Agent, Disk, Journal};
+use crate::support::agent::{Agent, Disk, Journal, Manner};
 use crate::support::controller::{Controller, Operator, waves};
 use crate::support::until;
 use crate::{agents, file_store, vhost};
@@ -82,4 +82,24 @@ async fn a_node_of_another_history_is_left_alone() {
     assert!(journal.lock().unwrap().is_empty(), "a task was sent");
     resolve(&operator, "ahead", Choice::Revert).await.unwrap();
     until("it to follow", async || (agents[0].revision() == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_node_that_drifts_before_its_wave_fails_it_at_once() {
+    let dir = TempDir::new().unwrap();
+    let controller = Controller::start(file_store(&dir).await).await;
+    let operator = controller.operator().await;
+    let agents = agents(2, &controller.address, &Journal::default());
+    operator.connected(2).await;
+    agents[0].set(Manner::Wait);
+    let strategy = Strategy { node_deadline_seconds: 300, ..waves(&["1"]) };
+    let reply = operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], strategy).await;
+    agents[1].disk.lock().unwrap().files.insert("auto_vhost/by-hand.conf".into(), b"#".to_vec());
+    agents[1].observe();
+    state(&operator, "n1", "drifted").await;
+    agents[0].set(Manner::Obey);
+    let end = operator.watch(reply.rollout).await.1;
+    assert_eq!(end.phase, "rolled-back");
+    assert!(end.reason.contains("n1: changed by hand"), "{}", end.reason);
+    assert_eq!(agents[1].revision(), 0);
 }
