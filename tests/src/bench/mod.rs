@@ -1,5 +1,5 @@
 //! Measurements beside nginx in the same run: what an update costs and how long it takes ([`update`]), what a proxied
-//! request costs ([`request`]). `dysvr-bench` runs them; [`print`] and [`plot`] show what they give.
+//! request costs ([`request`]). `dysvr-bench` runs them; [`mod@print`] and [`plot`] show what they give.
 
 pub mod corpus;
 pub mod figures;
