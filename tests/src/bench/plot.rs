@@ -60,7 +60,15 @@ fn over_vhosts(
         .x_label_area_size(36)
         .y_label_area_size(60)
         .build_cartesian_2d((first..last).log_scale(), (low..high).log_scale())?;
-    chart.configure_mesh().x_desc("vhosts").light_line_style(WHITE.mix(0.0)).draw()?;
+    // Of the many marks of a logarithmic axis only those that were measured get their number.
+    let measured = |x: &f64| all.iter().any(|one| (one.vhosts as f64 - x).abs() < 0.5);
+    chart
+        .configure_mesh()
+        .x_desc("vhosts")
+        .light_line_style(WHITE.mix(0.0))
+        .x_label_formatter(&|x| if measured(x) { format!("{x:.0}") } else { String::new() })
+        .y_label_formatter(&|y| format!("{y}"))
+        .draw()?;
     for (peer, color) in [(Peer::Dysvr, DYSVR), (Peer::Nginx, NGINX)] {
         let points: Vec<(f64, f64)> =
             all.iter().filter(|one| one.peer == peer).map(|one| (one.vhosts as f64, figure(one))).collect();
