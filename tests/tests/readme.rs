@@ -36,6 +36,11 @@ fn the_first_ten_minutes() -> Result<()> {
 
     let mut script = "set -m\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
+        if number == 1 {
+            // Who reads on to the second block gives the origin and the node the time to be there.
+            script.push_str("until (exec 3<>/dev/tcp/127.0.0.1/9000) 2>/dev/null; do read -t 0.05 <> <(:); done\n");
+            script.push_str("until dysvrctl get nodes 2>/dev/null | grep -q current; do read -t 0.05 <> <(:); done\n");
+        }
         // Each command is shown, so that a failure is seen where it happened.
         script.push_str(&format!("echo '## block {}'\nset -v\n{block}\nset +v\n", number + 1));
     }

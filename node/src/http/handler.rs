@@ -168,6 +168,9 @@ fn check(request: &mut Request) -> Result<(), (u16, &'static str)> {
     if request.method == Method::TRACE {
         return Err((405, "client sent TRACE method"));
     }
+    if !request.method.as_str().bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'_' | b'-')) {
+        return Err((400, "client sent invalid method while reading client request line"));
+    }
     let client = &request.client;
     if client.received.get() - client.request_began.get() > MAX_LINE as u64 {
         if request.method.as_str().len() + request.request_uri().len() + " HTTP/1.1\r\n ".len() > MAX_LINE {

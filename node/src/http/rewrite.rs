@@ -133,6 +133,8 @@ fn answer_return(request: &mut Request, status: u16, body: Option<&Template>) ->
             response::page(request, status, None)
         });
     };
+    // The text may ask for it.
+    request.status = status;
     let value = template::value(request, body).into_owned();
     if is_redirect(status) {
         return Step::Answer(response::page(request, status, Some(&value)));
