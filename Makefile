@@ -34,7 +34,8 @@ bench: tools-bench
 lint: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
+	# These are programs: their documentation is for those who work on them, private items included.
+	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 
 build: tools
 	$(CARGO) build --release --workspace --bins
