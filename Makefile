@@ -31,10 +31,10 @@ bench: tools-bench
 	$(CARGO) build --release --workspace --bins
 	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-bench
 
+# The documentation of private items too: these are programs, and who reads it works on them.
 lint: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	# These are programs: their documentation is for those who work on them, private items included.
 	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 
 build: tools
