@@ -59,6 +59,8 @@ def _pod(where: str, pod: dict, prefix):
     needed = prefix.seconds("worker_shutdown_timeout") + int(proxy["lifecycle"]["preStop"]["exec"]["command"][-1])
     if pod["terminationGracePeriodSeconds"] <= needed:
         yield f"{where}: a grace period of {pod['terminationGracePeriodSeconds']} s cuts requests that may take {needed} s"
+    if "/tmp" not in [mount["mountPath"] for mount in proxy["volumeMounts"]]:
+        yield f"{where}, proxy: large bodies have nowhere to wait without a /tmp"
     for container in (proxy, agent):
         writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
         for path in prefix.absolute_paths():
