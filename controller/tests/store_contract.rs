@@ -353,3 +353,50 @@ async fn etcd_says_what_it_compacted() {
     let mut watch = store.watch("a", StoreRevision(first.0 - 1)).await.unwrap();
     assert!(matches!(timeout(PATIENCE, watch.next()).await.unwrap(), Some(Err(StoreError::Compacted(_)))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_of_three_may_be_dead() {
+    let (mut members, address) = Etcd::cluster(3).await;
+    let store = store::open(&address).await.unwrap();
+    let mut last = store.get("n").await.unwrap();
+    members[0].kill();
+    for n in 0..40 {
+        let txn = Txn::new().when(Condition::as_read("n", last.as_ref())).put("n", format!("{n}"));
+        let verdict = settle(&*store, txn).await;
+        assert!(matches!(verdict, Ok(Verdict::Committed(_))), "write {n}: {verdict:?}");
+        last = store.get("n").await.unwrap();
+        assert_eq!(last.as_ref().map(|entry| entry.value.clone()), Some(n.to_string().into_bytes()));
+    }
+    members[1].kill();
+    let read = store.get("n").await.unwrap_err();
+    assert!(matches!(read, StoreError::Unavailable { .. }), "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_etcd_says_so_and_recovers() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "8388608"]).await;
+    let store = store::open(&etcd.address()).await.unwrap();
+    committed(&*store, Txn::new().put("kept", "1")).await;
+    let mut full = None;
+    for _ in 0..40 {
+        if let Err(error) = store.commit(Txn::new().put("big", vec![1; MAX_VALUE])).await {
+            full = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(full, Some(StoreError::NoSpace(_))), "{full:?}");
+    assert_eq!(value(&*store, "kept").await.as_deref(), Some("1"), "reads go on");
+    // What an operator does: compact, defragment, disarm.
+    let endpoint = format!("127.0.0.1:{}", etcd.port);
+    let mut operator = etcd_client::Client::connect([endpoint], None).await.unwrap();
+    let answer = operator.get("x", None).await.unwrap();
+    let (revision, member) = (answer.header().unwrap().revision(), answer.header().unwrap().member_id());
+    let options = etcd_client::CompactionOptions::new().with_physical();
+    operator.compact(revision, Some(options)).await.unwrap();
+    operator.defragment().await.unwrap();
+    let (disarm, nospace) = (etcd_client::AlarmAction::Deactivate, etcd_client::AlarmType::Nospace);
+    let mut options = etcd_client::AlarmOptions::new();
+    options.with_member(member);
+    operator.alarm(disarm, nospace, Some(options)).await.unwrap();
+    committed(&*store, Txn::new().put("kept", "2")).await;
+}

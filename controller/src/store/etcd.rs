@@ -1,11 +1,12 @@
 //! The store of a cluster: etcd, below one prefix of its keys.
 //!
-//! Every call has a deadline. A read is tried once more on another endpoint; a write is not: whether it happened may be
-//! unknown, and that is the caller's to know.
+//! Every call has a deadline. A read is tried with one member after the other; a write that may have reached one is not:
+//! whether it happened is unknown then, and that is the caller's to know.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +36,9 @@ const STEP_DOWN: Duration = Duration::from_secs(7);
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(2);
 
+/// Between two attempts of one call.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Keys per read: a value can be a whole chunk, so that an answer stays below [`MAX_ANSWER`].
 const PAGE: i64 = 48;
 
@@ -44,7 +48,7 @@ const MAX_ANSWER: usize = 64 << 20;
 /// A connection to a cluster.
 #[derive(Clone)]
 pub struct EtcdStore {
-    client: Client,
+    members: Members,
     hosts: String,
 }
 
@@ -54,40 +58,100 @@ impl fmt::Debug for EtcdStore {
     }
 }
 
+/// A connection to each member, of which one is used until it falls silent. (One connection balanced over all members
+/// sends half of the calls to a dead one.)
+#[derive(Clone)]
+struct Members {
+    clients: Arc<[Client]>,
+    current: Arc<AtomicUsize>,
+}
+
+impl Members {
+    /// The one in use, and its number.
+    fn current(&self) -> (usize, Client) {
+        let n = self.current.load(Ordering::Relaxed) % self.clients.len();
+        (n, self.clients[n].clone())
+    }
+
+    /// Member `n` is silent: the next one is used, unless somebody has moved on already.
+    fn silent(&self, n: usize) {
+        let next = (n + 1) % self.clients.len();
+        let _ = self.current.compare_exchange(n, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 impl EtcdStore {
     /// Connects to `HOST:PORT,HOST:PORT`. The cluster need not answer yet.
     pub async fn connect(hosts: &str) -> Result<Self, StoreError> {
         let list: Vec<_> = hosts.split(',').map(|host| host.trim().trim_end_matches('/')).collect();
-        if list.iter().any(|host| {
-            !host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
-        }) {
+        let is_host = |host: &str| {
+            host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if !list.iter().all(|host| is_host(host)) {
             return Err(StoreError::BadAddress(format!("etcd://{hosts}")));
         }
         let options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(1))
             .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
             .with_keep_alive_while_idle(true);
-        let client = Client::connect(list, Some(options))
-            .await
-            .map_err(|error| unavailable(format!("connecting to {hosts}"), error))?;
-        Ok(Self { client, hosts: hosts.to_owned() })
+        let mut clients = Vec::new();
+        for host in list {
+            let client = Client::connect([host], Some(options.clone())).await;
+            clients.push(client.map_err(|error| unavailable(format!("connecting to {host}"), error))?);
+        }
+        let members = Members { clients: clients.into(), current: Arc::default() };
+        Ok(Self { members, hosts: hosts.to_owned() })
     }
 
-    /// A read within the deadline, tried once more when there was no answer.
+    /// A read within the deadline, tried with one member after the other until one answers.
     async fn read<T, F: Future<Output = Result<T, Error>>>(
         &self,
         attempt: &str,
         mut call: impl FnMut(Client) -> F,
     ) -> Result<T, StoreError> {
-        let half = DEADLINE / 2;
-        match within(half, call(self.client.clone())).await {
-            Err(Silence::Refused(error)) if !is_silence(&error) => Err(refused(attempt, error)),
-            Ok(answer) => Ok(answer),
-            Err(_) => match within(half, call(self.client.clone())).await {
-                Ok(answer) => Ok(answer),
-                Err(Silence::Refused(error)) => Err(refused(attempt, error)),
-                Err(Silence::Late) => Err(late(attempt)),
-            },
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let (n, client) = self.members.current();
+            // Two silent members leave time for the third.
+            let share = (DEADLINE / 3).min(end.saturating_duration_since(Instant::now()));
+            let error = match within(share, call(client)).await {
+                Ok(answer) => return Ok(answer),
+                Err(Silence::Refused(error)) if !is_silence(&error) => return Err(refused(attempt, error)),
+                Err(Silence::Refused(error)) => refused(attempt, error),
+                Err(Silence::Late) => late(attempt),
+            };
+            self.members.silent(n);
+            if Instant::now() + PAUSE >= end {
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// A write: tried with the next member only if it never reached one.
+    async fn write(&self, attempt: String, request: EtcdTxn) -> Result<etcd_client::TxnResponse, StoreError> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let (n, client) = self.members.current();
+            let left = end.saturating_duration_since(Instant::now());
+            match within(left, client.kv_client().txn(request.clone())).await {
+                Ok(answer) => return Ok(answer),
+                Err(Silence::Refused(error)) if !is_silence(&error) => return Err(refused(&attempt, error)),
+                Err(Silence::Refused(error)) => {
+                    self.members.silent(n);
+                    if !never_sent(&error) {
+                        return Err(StoreError::Unknown { attempt, source: Arc::new(error) });
+                    }
+                    if Instant::now() + PAUSE >= end {
+                        return Err(unavailable(attempt, error));
+                    }
+                }
+                Err(Silence::Late) => {
+                    self.members.silent(n);
+                    return Err(StoreError::Unknown { attempt, source: no_answer() });
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -96,17 +160,20 @@ impl EtcdStore {
             .with_prefix()
             .with_progress_notify()
             .with_start_revision(i64::try_from(from).unwrap_or(i64::MAX));
-        self.client.watch_client().watch(rooted(prefix), Some(options)).await
+        let (n, client) = self.members.current();
+        let opened = client.watch_client().watch(rooted(prefix), Some(options)).await;
+        if opened.is_err() {
+            self.members.silent(n);
+        }
+        opened
     }
 
     /// One attempt to take the empty throne.
     async fn take(&self, candidate: &Candidate) -> Result<Option<Reign>, StoreError> {
-        let attempt = "standing for election";
-        let lease = match within(DEADLINE, self.client.lease_client().grant(LEASE_SECONDS, None)).await {
-            Ok(lease) => lease.id(),
-            Err(Silence::Refused(error)) => return Err(refused(attempt, error)),
-            Err(Silence::Late) => return Err(late(attempt)),
-        };
+        let lease = self
+            .read("asking for a lease", |client| async move { client.lease_client().grant(LEASE_SECONDS, None).await })
+            .await?
+            .id();
         let began = Instant::now();
         let last = self.get(keys::EPOCH).await?;
         let epoch = last
@@ -123,19 +190,19 @@ impl EtcdStore {
                 TxnOp::put(rooted(keys::LEADER), encode(&leader), Some(PutOptions::new().with_lease(lease))),
                 TxnOp::put(rooted(keys::EPOCH), epoch.to_string(), None),
             ]);
-        let won = match within(DEADLINE, self.client.kv_client().txn(txn)).await {
+        let won = match self.write("standing for election".into(), txn).await {
             Ok(answer) if answer.succeeded() => answer.header().map(|header| revision(header.revision())),
             // An unknown outcome is a lost election: the lease ends, and with it a key that may be there.
             _ => None,
         };
         let Some(at) = won else {
-            let mut leases = self.client.lease_client();
-            tokio::spawn(async move { within(DEADLINE, leases.revoke(lease)).await.map(drop) });
+            let (_, client) = self.members.current();
+            tokio::spawn(async move { within(DEADLINE, client.lease_client().revoke(lease)).await.map(drop) });
             return Ok(None);
         };
         let (resign, resigned) = oneshot::channel();
         let (lost_tx, lost) = watch::channel(false);
-        tokio::spawn(keep(self.client.clone(), lease, began, lost_tx, resigned));
+        tokio::spawn(keep(self.members.clone(), lease, began, lost_tx, resigned));
         let fence = Condition::Unchanged(keys::LEADER.to_owned(), at);
         Ok(Some(Reign::new(epoch, fence, lost, resign)))
     }
@@ -201,15 +268,11 @@ impl Store for EtcdStore {
             })
             .collect();
         let request = EtcdTxn::new().when(compares).and_then(ops);
-        match within(DEADLINE, self.client.kv_client().txn(request)).await {
-            Ok(answer) if answer.succeeded() => {
-                Ok(Verdict::Committed(revision(answer.header().map_or(0, etcd_client::ResponseHeader::revision))))
-            }
-            Ok(_) => Ok(Verdict::Conflict),
-            Err(Silence::Refused(error)) if !is_silence(&error) => Err(refused(&attempt, error)),
-            Err(Silence::Refused(error)) => Err(StoreError::Unknown { attempt, source: Arc::new(error) }),
-            Err(Silence::Late) => Err(StoreError::Unknown { attempt, source: no_answer() }),
-        }
+        let answer = self.write(attempt, request).await?;
+        Ok(match answer.succeeded() {
+            true => Verdict::Committed(revision(answer.header().map_or(0, etcd_client::ResponseHeader::revision))),
+            false => Verdict::Conflict,
+        })
     }
 
     async fn watch(&self, prefix: &str, after: StoreRevision) -> Result<Watch, StoreError> {
@@ -259,7 +322,7 @@ impl Store for EtcdStore {
 
 /// Renews a lease until it is lost or given back.
 async fn keep(
-    client: Client,
+    members: Members,
     lease: i64,
     began: Instant,
     lost: watch::Sender<bool>,
@@ -270,17 +333,22 @@ async fn keep(
         let round = async {
             // A stream per round: a cut one heals by itself.
             let sent = Instant::now();
+            let (n, client) = members.current();
             let mut leases = client.lease_client();
             let kept = timeout(RENEW, leases.keep_alive(lease)).await;
             tokio::time::sleep_until(sent + RENEW).await;
             match kept {
                 Ok(Ok(_)) => Some(sent),
                 Ok(Err(Error::LeaseKeepAliveError(_))) => None,
-                _ => Some(renewed),
+                _ => {
+                    members.silent(n);
+                    Some(renewed)
+                }
             }
         };
         tokio::select! {
             _ = &mut resigned => {
+                let (_, client) = members.current();
                 let _ = within(DEADLINE, client.lease_client().revoke(lease)).await;
                 break;
             }
@@ -392,6 +460,19 @@ fn is_silence(error: &Error) -> bool {
         Error::TransportError(_) | Error::IoError(_) => true,
         _ => false,
     }
+}
+
+/// Whether a request cannot have reached anybody: there was no connection to send it over.
+fn never_sent(error: &Error) -> bool {
+    let Error::GRpcStatus(status) = error else { return false };
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn refused(attempt: &str, error: Error) -> StoreError {

@@ -34,6 +34,12 @@ pub const MAX_TXN_BYTES: usize = 1_400_000;
 /// How long one call may take before it counts as unanswered.
 pub const DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long a write of unknown outcome is tried again: a cluster elects another leader meanwhile.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Between two such attempts.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
 /// A version of the store: rises by one with every committed write. Not the fleet's [`dysvr_proto::id::Revision`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StoreRevision(pub u64);
@@ -303,17 +309,22 @@ pub async fn open(address: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// which its conditions make harmless, and a conflict is compared with what it would have written. `txn` must have a condition
 /// on a key that it puts, with a value that nobody else writes.
 pub async fn settle(store: &dyn Store, txn: Txn) -> Result<Verdict, StoreError> {
-    const ATTEMPTS: usize = 3;
+    let end = tokio::time::Instant::now() + SETTLE;
     let mut unknown = None;
-    for _ in 0..ATTEMPTS {
+    loop {
         match store.commit(txn.clone()).await {
             Ok(Verdict::Conflict) if unknown.is_some() => return mine(store, &txn).await,
             Err(error @ StoreError::Unknown { .. }) => unknown = Some(error),
             Err(StoreError::Unavailable { .. }) if unknown.is_some() => {}
             known => return known,
         }
+        if tokio::time::Instant::now() >= end
+            && let Some(error) = unknown
+        {
+            return Err(error);
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
     }
-    Err(unknown.unwrap_or_else(|| StoreError::Damaged("a write without an outcome".into())))
 }
 
 /// Whether what stands in the store is what `txn` would have written. A key that it was to create tells best: others

@@ -195,3 +195,23 @@ async fn two_agents_with_one_identity() {
     drop(first);
     until("the second one to be served", async || (second.revision() == 1).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_slept_past_its_lease_cannot_steer() {
+    let etcd = Etcd::start().await;
+    let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+    let first = Process::start(&addresses[0], &etcd.address());
+    let operator = first.operator().await;
+    operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], Strategy::default()).await;
+    let second = Process::start(&addresses[1], &etcd.address());
+    first.signal("STOP");
+    let successor = second.operator().await;
+    let reply = successor.apply(&[("auto_vhost/b.conf", &vhost("b", 204))], Strategy::default()).await;
+    assert_eq!(reply.revision, 2);
+    first.signal("CONT");
+    // Whatever it still believes: what it says now is refused by the store or by itself.
+    let stale = operator.0.clone().apply(change(&[("auto_vhost/c.conf", &vhost("c", 204))], Strategy::default())).await;
+    assert_eq!(stale.unwrap_err().code(), Code::Unavailable);
+    let revisions = successor.0.clone().list_revisions(ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!(revisions.items.len(), 2);
+}
