@@ -94,6 +94,8 @@ async fn a_node_that_drifts_before_its_wave_fails_it_at_once() {
     agents[0].set(Manner::Wait);
     let strategy = Strategy { node_deadline_seconds: 300, ..waves(&["1"]) };
     let reply = operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], strategy).await;
+    // A node that has drifted already when the plan is made is not in it.
+    until("the plan", async || (operator.rollout(reply.rollout).await.waves.len() == 2).then_some(())).await;
     agents[1].disk.lock().unwrap().files.insert("auto_vhost/by-hand.conf".into(), b"#".to_vec());
     agents[1].observe();
     state(&operator, "n1", "drifted").await;
