@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::index::Index;
 use super::journal::Journal;
 use super::ledger::{Entry, FileChanges, Ledger};
-use super::managed::FileName;
+use super::managed::{DIRECTORIES, FileName};
 use super::order::Order;
 use super::overlay::Overlay;
 use super::plan::Plan;
@@ -24,6 +24,7 @@ use super::state::{Effect, Input, Standing, Wake};
 use super::{memory, tasks, undo};
 use crate::os::pidfd::PidFd;
 use crate::os::signal;
+use crate::task::file::sweep;
 
 /// The file of the state directory whose lock serialises tasks.
 const LOCK: &str = "lock";
@@ -67,7 +68,22 @@ impl Hands {
             master: None,
         };
         hands.look_at_all()?;
+        hands.sweep();
         Ok(hands)
+    }
+
+    /// Leftovers of writers that were killed do no harm, so that they cannot be removed does none either.
+    fn sweep(&self) {
+        let conf_dir = self.layout.conf_dir();
+        let managed = DIRECTORIES.map(|directory| conf_dir.join(directory));
+        let others = [self.layout.state.as_path(), conf_dir, self.settings.task_file.parent().unwrap_or(conf_dir)];
+        for dir in managed.iter().map(PathBuf::as_path).chain(others) {
+            if let Err(error) = sweep(dir)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::debug!(dir = %dir.display(), %error, "leftovers cannot be removed");
+            }
+        }
     }
 
     /// Where things are.

@@ -16,7 +16,7 @@ use super::drive::{Driver, Outcome};
 use super::hands::{Hands, open_lock};
 use super::link::{self, Event, Out};
 use super::order::Order;
-use super::proxy::Layout;
+use super::proxy::{self, Layout};
 use super::report::{Observed, Report};
 use super::supervise::Supervisor;
 
@@ -98,10 +98,11 @@ impl Agent {
         let dial_at = Instant::now() + FIRST;
         tracing::info!(node = self.options.id, state = %self.options.layout.state.display(), "agent started");
         loop {
-            if self.line.is_none() && (self.supervisor.is_running() || Instant::now() >= dial_at) {
+            let pid_file = self.driver.hands.settings().pid_file.clone();
+            // The pid file comes when the sockets listen, and wakes this loop.
+            if self.line.is_none() && (proxy::master(&pid_file).is_ok() || Instant::now() >= dial_at) {
                 self.dial();
             }
-            let pid_file = self.driver.hands.settings().pid_file.clone();
             tokio::select! {
                 outcome = self.driver.next() => match outcome? {
                     Outcome::Report(report) => self.report(&report),

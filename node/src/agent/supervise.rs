@@ -89,11 +89,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether a master is known to run.
-    pub fn is_running(&self) -> bool {
-        self.master.is_some()
-    }
-
     fn start(&mut self) -> io::Result<()> {
         self.started = Instant::now();
         match self.layout.start() {

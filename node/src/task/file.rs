@@ -73,6 +73,21 @@ pub fn read_task_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Removes what writers that were killed in between have left in a directory: hidden files that carry the number of a
+/// process that is no more.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.'));
+        let Some(pid) = writer.and_then(|(_, pid)| pid.parse::<u32>().ok()) else { continue };
+        if !Path::new(&format!("/proc/{pid}")).exists() && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -133,6 +148,23 @@ mod tests {
         assert!(write_whole(&path, b"x", Durability::Visible).is_err());
         assert!(write_whole(&dir.path().join("absent/b"), b"x", Durability::Visible).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = child.id();
+        child.wait().unwrap();
+        let mine = std::process::id();
+        for name in [format!(".a.conf.{gone}.tmp"), format!(".a.conf.{mine}.tmp"), ".b.tmp".into(), "c.conf".into()] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [format!(".a.conf.{mine}.tmp").as_str(), ".b.tmp", "c.conf"]);
+        assert!(sweep(&dir.path().join("absent")).is_err());
     }
 
     #[test]
