@@ -88,10 +88,13 @@ impl Master {
         let (ours, theirs) = Channel::pair()?;
         let sockets = self.sockets.of_worker(ordinal)?;
         self.zone.claim(slot, 0);
+        // Read before the fork: the child may run late, and the zone, which is shared, then shows a version that the
+        // child's copy of the cycle does not have.
+        let version = self.zone.version();
         match fork()? {
             Fork::Child => {
                 drop(ours);
-                let code = worker::run(self.birth(slot, theirs, sockets));
+                let code = worker::run(self.birth(slot, theirs, sockets, version));
                 exit_now(code)
             }
             Fork::Parent(pid) => {
@@ -117,6 +120,7 @@ impl Master {
         slot: SlotId,
         channel: Channel,
         sockets: Vec<(dysvr_conf::model::ListenAddr, std::os::fd::OwnedFd)>,
+        version: u64,
     ) -> Birth {
         self.workers.clear();
         self.sockets.close();
@@ -125,7 +129,7 @@ impl Master {
             channel,
             sockets,
             zone: Rc::clone(&self.zone),
-            version: self.zone.version(),
+            version,
             cycle: Rc::clone(&self.cycle),
             interner: std::mem::take(&mut self.interner),
             owner: self.owner.clone(),
