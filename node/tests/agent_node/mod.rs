@@ -115,6 +115,7 @@ impl Node {
 
     fn wait_served(&self) {
         wait("the proxy", || self.master().and_then(|_| self.get("x", "/").ok()));
+        wait("both workers", || (self.workers().len() == 2).then_some(()));
     }
 
     /// The pid of the master, once there is one that lives.
