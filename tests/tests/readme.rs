@@ -21,6 +21,26 @@ fn tour(readme: &str) -> Result<(Vec<String>, String)> {
     Ok((blocks, end.split('`').next().unwrap_or_default().to_owned()))
 }
 
+/// Who reads what a command has printed before going on to the next gives the programs in the background their time; a
+/// script has to wait for what the reader is told to see.
+fn paced(block: &str) -> String {
+    let mut text = String::new();
+    for line in block.lines() {
+        let condition = if line.starts_with("dysvrctl get nodes") {
+            "(exec 3<>/dev/tcp/127.0.0.1/9000) 2>/dev/null && dysvrctl get nodes 2>/dev/null | grep -qE 'current|drifted'"
+        } else if line.starts_with("cat /dev/shm/dysvr-tour/dy_update_server.conf") {
+            "grep -q 'status=[DF]' /dev/shm/dysvr-tour/dy_update_server.conf"
+        } else {
+            ""
+        };
+        if !condition.is_empty() {
+            text.push_str(&format!("until {condition}; do read -t 0.05 <> <(:); done\n"));
+        }
+        text.push_str(&format!("{line}\n"));
+    }
+    text
+}
+
 #[test]
 fn the_first_ten_minutes() -> Result<()> {
     let readme = fs::read_to_string(binaries::workspace().join("README.md"))?;
@@ -36,14 +56,11 @@ fn the_first_ten_minutes() -> Result<()> {
 
     let mut script = "set -m\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
-        if number == 1 {
-            // Who reads on to the second block gives the origin and the node the time to be there.
-            script.push_str("until (exec 3<>/dev/tcp/127.0.0.1/9000) 2>/dev/null; do read -t 0.05 <> <(:); done\n");
-            script.push_str("until dysvrctl get nodes 2>/dev/null | grep -q current; do read -t 0.05 <> <(:); done\n");
-        }
         // Each command is shown, so that a failure is seen where it happened.
-        script.push_str(&format!("echo '## block {}'\nset -v\n{block}\nset +v\n", number + 1));
+        script.push_str(&format!("echo '## block {}'\nset -v\n{}\nset +v\n", number + 1, paced(block)));
     }
+    // The node has to be as the fleet wants it before everything ends.
+    script.push_str("until dysvrctl get nodes 2>/dev/null | grep -q current; do read -t 0.05 <> <(:); done\n");
     script.push_str(&format!("{end}\nwait\necho '## the end'\n"));
     let controller = ports::free()?.to_string();
     for (port, free) in
@@ -61,7 +78,7 @@ fn the_first_ten_minutes() -> Result<()> {
     // The tour's controller is where dysvrctl looks for one by default.
     command.env("DYSVR_CONTROLLER", format!("http://127.0.0.1:{controller}"));
     let mut shell = Process::start("tour", &mut command, dir.path())?;
-    let ended = shell.wait(Duration::from_secs(90));
+    let ended = shell.wait(Duration::from_secs(60));
     let said = shell.output();
     drop(shell);
     let master = fs::read_to_string(dir.path().join("dysvr-tour/n1/logs/nginx.pid"));
