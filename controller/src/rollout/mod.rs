@@ -5,11 +5,13 @@
 //! pure function of the two, see [`desired`].
 
 mod machine;
+mod message;
 mod plan;
 mod state;
 mod strategy;
 
-pub use self::machine::{Effect, Input, Progress, Refusal, Rollout, Standing};
+pub use self::machine::Rollout;
+pub use self::message::{Effect, Input, Progress, Refusal, Standing};
 pub use self::plan::{Plan, Planned};
 pub use self::state::{Active, Failure, Phase, PlanRef, State, Time, desired};
 pub use self::strategy::{Budget, InvalidStrategy, Size, Strategy};

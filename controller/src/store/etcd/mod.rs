@@ -3,10 +3,13 @@
 //! Every call has a deadline. A read is tried with one member after the other; a write that may have reached one is not:
 //! whether it happened is unknown then, and that is the caller's to know.
 
+mod answer;
+mod lease;
+mod members;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +22,9 @@ use futures_util::stream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use self::answer::{Silence, is_silence, late, never_sent, no_answer, refused, unavailable, within};
+use self::lease::{LEASE_SECONDS, keep};
+use self::members::Members;
 use super::{
     Candidate, Cause, Condition, DEADLINE, Entry, Event, Leader, Reign, Snapshot, Store, StoreError, StoreRevision,
     Txn, Verdict, Watch, Write, encode, keys,
@@ -26,15 +32,6 @@ use super::{
 
 /// Below it stand all keys.
 const ROOT: &str = "/dysvr/";
-
-/// How long a leader that has fallen silent stays the leader, seconds.
-const LEASE_SECONDS: i64 = 10;
-
-/// A leader that could not renew its lease for that long stops by its own clock, well before others may begin.
-const STEP_DOWN: Duration = Duration::from_secs(7);
-
-/// How often the lease is renewed.
-const RENEW: Duration = Duration::from_secs(2);
 
 /// Between two attempts of one call.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -58,28 +55,6 @@ impl fmt::Debug for EtcdStore {
     }
 }
 
-/// A connection to each member, of which one is used until it falls silent. (One connection balanced over all members
-/// sends half of the calls to a dead one.)
-#[derive(Clone)]
-struct Members {
-    clients: Arc<[Client]>,
-    current: Arc<AtomicUsize>,
-}
-
-impl Members {
-    /// The one in use, and its number.
-    fn current(&self) -> (usize, Client) {
-        let n = self.current.load(Ordering::Relaxed) % self.clients.len();
-        (n, self.clients[n].clone())
-    }
-
-    /// Member `n` is silent: the next one is used, unless somebody has moved on already.
-    fn silent(&self, n: usize) {
-        let next = (n + 1) % self.clients.len();
-        let _ = self.current.compare_exchange(n, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
 impl EtcdStore {
     /// Connects to `HOST:PORT,HOST:PORT`. The cluster need not answer yet.
     pub async fn connect(hosts: &str) -> Result<Self, StoreError> {
@@ -99,7 +74,7 @@ impl EtcdStore {
             let client = Client::connect([host], Some(options.clone())).await;
             clients.push(client.map_err(|error| unavailable(format!("connecting to {host}"), error))?);
         }
-        let members = Members { clients: clients.into(), current: Arc::default() };
+        let members = Members::new(clients);
         Ok(Self { members, hosts: hosts.to_owned() })
     }
 
@@ -320,52 +295,6 @@ impl Store for EtcdStore {
     }
 }
 
-/// Renews a lease until it is lost or given back.
-async fn keep(
-    members: Members,
-    lease: i64,
-    began: Instant,
-    lost: watch::Sender<bool>,
-    mut resigned: oneshot::Receiver<()>,
-) {
-    let mut renewed = began;
-    loop {
-        let round = async {
-            // A stream per round: a cut one heals by itself.
-            let sent = Instant::now();
-            let (n, client) = members.current();
-            let mut leases = client.lease_client();
-            let kept = timeout(RENEW, leases.keep_alive(lease)).await;
-            tokio::time::sleep_until(sent + RENEW).await;
-            match kept {
-                Ok(Ok(_)) => Some(sent),
-                Ok(Err(Error::LeaseKeepAliveError(_))) => None,
-                _ => {
-                    members.silent(n);
-                    Some(renewed)
-                }
-            }
-        };
-        tokio::select! {
-            _ = &mut resigned => {
-                let (_, client) = members.current();
-                let _ = within(DEADLINE, client.lease_client().revoke(lease)).await;
-                break;
-            }
-            kept = round => match kept {
-                // Counted from when it was asked, so that a pause of this process cannot lengthen it.
-                Some(at) => renewed = at,
-                None => break,
-            },
-            () = tokio::time::sleep_until(renewed + STEP_DOWN) => break,
-        }
-        if renewed.elapsed() >= STEP_DOWN {
-            break;
-        }
-    }
-    lost.send_replace(true);
-}
-
 async fn next_events(stream: &mut WatchStream, after: StoreRevision) -> Result<Vec<Event>, StoreError> {
     loop {
         let answer = match stream.message().await {
@@ -428,72 +357,4 @@ fn compare(condition: &Condition) -> Compare {
         Condition::Unchanged(_, at) => at.0.cast_signed(),
     };
     Compare::mod_revision(rooted(condition.key()), CompareOp::Equal, at)
-}
-
-/// Why there is no answer.
-enum Silence {
-    Late,
-    Refused(Error),
-}
-
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Silence> {
-    match timeout(limit, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Silence::Refused(error)),
-        Err(_) => Err(Silence::Late),
-    }
-}
-
-/// Whether an error says nothing about what the cluster did.
-fn is_silence(error: &Error) -> bool {
-    use tonic::Code;
-    match error {
-        Error::GRpcStatus(status) => matches!(
-            status.code(),
-            Code::Unavailable
-                | Code::DeadlineExceeded
-                | Code::Cancelled
-                | Code::Unknown
-                | Code::Internal
-                | Code::Aborted
-        ),
-        Error::TransportError(_) | Error::IoError(_) => true,
-        _ => false,
-    }
-}
-
-/// Whether a request cannot have reached anybody: there was no connection to send it over.
-fn never_sent(error: &Error) -> bool {
-    let Error::GRpcStatus(status) = error else { return false };
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-fn refused(attempt: &str, error: Error) -> StoreError {
-    use tonic::Code;
-    match &error {
-        Error::GRpcStatus(status) if status.code() == Code::ResourceExhausted => {
-            StoreError::NoSpace(status.message().to_owned())
-        }
-        Error::GRpcStatus(status) if status.code() == Code::OutOfRange => StoreError::Compacted(StoreRevision(0)),
-        _ => unavailable(attempt.to_owned(), error),
-    }
-}
-
-fn unavailable(attempt: String, error: Error) -> StoreError {
-    StoreError::Unavailable { attempt, source: Arc::new(error) }
-}
-
-fn late(attempt: &str) -> StoreError {
-    StoreError::Unavailable { attempt: attempt.to_owned(), source: no_answer() }
-}
-
-fn no_answer() -> Cause {
-    Arc::new(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within the deadline"))
 }
