@@ -8,11 +8,15 @@ use http::HeaderValue;
 
 use crate::os::time::{self, Local};
 
+/// How often the wall clock is asked.
+const SYNC: Duration = Duration::from_secs(1);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Clock {
     now: Cell<Instant>,
     synced: Cell<(Instant, Duration)>,
+    next_sync: Cell<Instant>,
     local: Cell<(u64, Local)>,
     date: RefCell<(u64, HeaderValue)>,
 }
@@ -23,6 +27,7 @@ impl Default for Clock {
         Self {
             now: Cell::new(now),
             synced: Cell::new((now, unix)),
+            next_sync: Cell::new(now + SYNC),
             local: Cell::new((unix.as_secs(), time::local(unix.as_secs() as i64))),
             date: RefCell::new((unix.as_secs(), date(unix))),
         }
@@ -39,8 +44,9 @@ impl Clock {
     pub fn tick(&self) {
         let now = Instant::now();
         self.now.set(now);
-        if now.duration_since(self.synced.get().0) >= Duration::from_secs(1) {
+        if now >= self.next_sync.get() {
             self.synced.set((now, time::unix()));
+            self.next_sync.set(now + SYNC);
         }
     }
 

@@ -52,14 +52,28 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
     stream.set_nodelay();
     ctx.clock.tick();
     let client = Client::new(&ctx, listener, remote, local);
-    let place = ctx.enter(&client);
-    run(&client, stream).await;
-    client.ctx.clock.tick();
-    if client.current.borrow().is_some() {
-        client.finish(false);
+    let entered = Entered { place: ctx.enter(&client), client };
+    run(&entered.client, stream).await;
+}
+
+/// A connection on the worker's list. It leaves it however its task ends, a panic included: a drain must not wait for it.
+struct Entered {
+    client: Rc<Client>,
+    place: usize,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let Self { client, place } = self;
+        client.ctx.clock.tick();
+        if client.current.try_borrow().is_ok_and(|current| current.is_some()) {
+            client.finish(false);
+        }
+        if let Ok(mut relay) = client.relay.try_borrow_mut() {
+            relay.take();
+        }
+        client.ctx.leave(*place);
     }
-    client.relay.take();
-    ctx.leave(place);
 }
 
 async fn run(client: &Rc<Client>, stream: Stream) {

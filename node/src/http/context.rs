@@ -24,10 +24,35 @@ use super::variable;
 use crate::cycle::Cycle;
 use crate::log::{self, Log};
 
-/// How many configurations' open logs are remembered before those that nobody uses are let go.
-const CACHED: usize = 64;
+/// What was made of a shared list of a configuration, found again by the list's address, which the entry keeps alive.
+struct Made<K, V> {
+    known: HashMap<usize, (Arc<[K]>, V), FxBuildHasher>,
+    /// The size at which entries whose list no configuration has any more are looked for.
+    sweep_at: usize,
+}
 
-type ByAddress<K, V> = RefCell<HashMap<usize, (K, V), FxBuildHasher>>;
+/// Below this many entries a sweep is not worth it.
+const SWEEP_MIN: usize = 64;
+
+impl<K, V> Default for Made<K, V> {
+    fn default() -> Self {
+        Self { known: HashMap::default(), sweep_at: SWEEP_MIN }
+    }
+}
+
+impl<K, V: Clone> Made<K, V> {
+    fn get(&self, list: &Arc<[K]>) -> Option<V> {
+        self.known.get(&(Arc::as_ptr(list).cast::<u8>() as usize)).map(|(_, made)| made.clone())
+    }
+
+    fn insert(&mut self, list: &Arc<[K]>, made: V) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, (list, _)| Arc::strong_count(list) > 1);
+            self.sweep_at = SWEEP_MIN.max(self.known.len() * 2);
+        }
+        self.known.insert(Arc::as_ptr(list).cast::<u8>() as usize, (Arc::clone(list), made));
+    }
+}
 
 /// Figures of a worker since it began.
 #[derive(Debug, Default)]
@@ -65,8 +90,8 @@ pub struct Context {
     free: RefCell<Vec<usize>>,
     draining: Cell<bool>,
     left: Notify,
-    error_logs: ByAddress<Arc<[ErrorLog]>, Log>,
-    plans: ByAddress<Arc<[AccessLog]>, Rc<Plan>>,
+    error_logs: RefCell<Made<ErrorLog, Log>>,
+    plans: RefCell<Made<AccessLog, Rc<Plan>>>,
 }
 
 impl Context {
@@ -161,17 +186,13 @@ impl Context {
         if logs.is_empty() {
             return log::current();
         }
-        let key = Arc::as_ptr(logs).cast::<u8>() as usize;
         let mut known = self.error_logs.borrow_mut();
-        if let Some((_, log)) = known.get(&key) {
-            return log.clone();
-        }
-        if known.len() >= CACHED {
-            known.retain(|_, (logs, _)| Arc::strong_count(logs) > 1);
+        if let Some(log) = known.get(logs) {
+            return log;
         }
         match Log::open(logs, &self.prefix) {
             Ok(log) => {
-                known.insert(key, (Arc::clone(logs), log.clone()));
+                known.insert(logs, log.clone());
                 log
             }
             Err(_) => log::current(),
@@ -180,22 +201,23 @@ impl Context {
 
     /// The access logs of a location, with their files open.
     pub(super) fn access_plan(&self, logs: &Arc<[AccessLog]>) -> Rc<Plan> {
-        let key = Arc::as_ptr(logs).cast::<u8>() as usize;
         let mut known = self.plans.borrow_mut();
-        if let Some((_, plan)) = known.get(&key) {
-            return Rc::clone(plan);
-        }
-        if known.len() >= CACHED {
-            known.retain(|_, (logs, _)| Arc::strong_count(logs) > 1);
+        if let Some(plan) = known.get(logs) {
+            return plan;
         }
         let plan = Rc::new(Plan::open(logs, &self.prefix, &self.main));
-        known.insert(key, (Arc::clone(logs), Rc::clone(&plan)));
+        known.insert(logs, Rc::clone(&plan));
         plan
+    }
+
+    /// Whether an access log of a location asks for headers of an answer, which are gone when it has been sent.
+    pub(super) fn logs_headers(&self, logs: &Arc<[AccessLog]>) -> bool {
+        !logs.is_empty() && self.access_plan(logs).wants_headers
     }
 
     /// Writes what buffered access logs still hold: before the worker ends, and when logs are reopened.
     pub fn flush_logs(&self) {
-        for (_, plan) in self.plans.borrow().values() {
+        for (_, plan) in self.plans.borrow().known.values() {
             plan.flush();
         }
     }

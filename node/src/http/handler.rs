@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use dysvr_conf::http::Handler;
 use dysvr_conf::http::proxy::Pass;
-use http::{HeaderMap, Method, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::body::{Abort, Body};
@@ -74,18 +74,19 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
     let number = client.begin();
     client.ctx.request_began();
     let (parts, incoming) = request.into_parts();
-    let host = find_host(&parts);
+    let known = Known::of(&parts.headers);
+    let host = find_host(&parts, &known);
     let name = host.as_ref().map_or(b"".as_slice(), |host| host);
     let Some(found) = client.listener.find(name) else { return Handling::Ready(Some(Err(Abort))) };
-    let host = host.map_err(|problem| (problem, Host::new()));
     let (problem, host) = match host {
         Ok(host) => (None, host),
-        Err((problem, host)) => (Some(problem), host),
+        Err(problem) => (Some(problem), Host::new()),
     };
+    let keepalive = if parts.version >= Version::HTTP_11 { !known.close } else { known.keep_alive };
+    let content_length = known.content_length;
     let mut request = Request::new(client, parts, found, host, number);
-    request.keepalive = wants_keepalive(request.version, &request.headers);
-    request.content_length =
-        request.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    request.keepalive = keepalive;
+    request.content_length = content_length;
     let checked = match problem {
         Some(problem) => Err((400, problem)),
         None => check(&mut request),
@@ -134,27 +135,48 @@ pub(super) fn discard(request: &mut Request, incoming: Incoming) {
     }
 }
 
-fn wants_keepalive(version: Version, headers: &HeaderMap) -> bool {
-    let mut tokens = headers.get_all(header::CONNECTION).iter();
-    let mut has = |wanted: &[u8]| {
-        tokens.any(|line| {
-            line.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted))
-        })
-    };
-    if version >= Version::HTTP_11 { !has(b"close") } else { has(b"keep-alive") }
+/// What a head says about its message, found in one pass: that is cheaper than looking up each of them.
+#[derive(Default)]
+struct Known<'a> {
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    content_length: Option<u64>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut known = Self::default();
+        for (name, value) in headers {
+            match *name {
+                header::HOST => {
+                    known.host = Some(value);
+                    known.hosts += 1;
+                }
+                header::CONTENT_LENGTH => known.content_length = value.to_str().ok().and_then(|text| text.parse().ok()),
+                header::CONNECTION => {
+                    for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        known.close |= token.eq_ignore_ascii_case(b"close");
+                        known.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                _ => {}
+            }
+        }
+        known
+    }
 }
 
 /// The name that the request asks for; empty if HTTP/1.0 has none.
-fn find_host(parts: &http::request::Parts) -> Result<Host, &'static str> {
-    let mut headers = parts.headers.get_all(header::HOST).iter();
-    let first = headers.next();
-    if headers.next().is_some() {
+fn find_host(parts: &http::request::Parts, known: &Known<'_>) -> Result<Host, &'static str> {
+    if known.hosts > 1 {
         return Err("client sent duplicate host header");
     }
     if let Some(authority) = parts.uri.authority() {
         return host::normalize(authority.as_str().as_bytes()).ok_or("client sent invalid host in request line");
     }
-    match first {
+    match known.host {
         Some(value) => host::normalize(value.as_bytes()).ok_or("client sent invalid host header"),
         None if parts.version >= Version::HTTP_11 => {
             Err("client sent HTTP/1.1 request without \"Host\" header while reading client request headers")

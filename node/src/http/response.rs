@@ -100,8 +100,7 @@ pub(super) fn finish(request: &mut Request, answer: Answer) -> Response<Body> {
         }
     }
     client.keepalive.set(request.conf.core.keepalive_timeout);
-    let plan = request.ctx.access_plan(&request.conf.log.access_logs);
-    if plan.wants_headers {
+    if request.ctx.logs_headers(&request.conf.log.access_logs) {
         request.sent_headers = Some(Box::new(headers.clone()));
     }
     client.answer(matches!(body, Body::Empty) || http_body::Body::is_end_stream(&body), chunked);

@@ -1,7 +1,7 @@
 //! The values of variables, worked out when something asks for them.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dysvr_conf::variable::{Builtin, Variable};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -191,9 +191,9 @@ fn append_builtin(request: &Request, builtin: Builtin, out: &mut Vec<u8>) -> boo
                 status => out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes()),
             });
         }
-        B::UpstreamConnectTime => return append_attempts(request, out, |it, out| append_span(it.connect, out)),
-        B::UpstreamHeaderTime => return append_attempts(request, out, |it, out| append_span(it.header, out)),
-        B::UpstreamResponseTime => return append_attempts(request, out, |it, out| append_span(it.response, out)),
+        B::UpstreamConnectTime => return append_attempts(request, out, |it, out| append_span(it, it.connect, out)),
+        B::UpstreamHeaderTime => return append_attempts(request, out, |it, out| append_span(it, it.header, out)),
+        B::UpstreamResponseTime => return append_attempts(request, out, |it, out| append_span(it, it.response, out)),
         B::UpstreamResponseLength => {
             return append_attempts(request, out, |attempt, out| {
                 out.extend_from_slice(itoa::Buffer::new().format(attempt.body_bytes).as_bytes());
@@ -226,9 +226,9 @@ fn append_millis(span: Duration, out: &mut Vec<u8>) {
     let _ = write!(out, "{}.{:03}", span.as_secs(), span.subsec_millis());
 }
 
-fn append_span(span: Option<Duration>, out: &mut Vec<u8>) {
-    match span {
-        Some(span) => append_millis(span, out),
+fn append_span(attempt: &Attempt, until: Option<Instant>, out: &mut Vec<u8>) {
+    match until {
+        Some(until) => append_millis(until.saturating_duration_since(attempt.start), out),
         None => out.push(b'-'),
     }
 }

@@ -78,9 +78,9 @@ fn serve(birth: Birth) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .build()
+        // Its tasks are local by themselves: a LocalSet would schedule each of them twice.
+        .build_local(Default::default())
         .map_err(|error| format!("no runtime ({})", errno(&error)))?;
-    let local = tokio::task::LocalSet::new();
-    let served = local.block_on(&runtime, control::control(birth, signals));
+    let served = runtime.block_on(control::control(birth, signals));
     served.map_err(|error| errno(&error))
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Do
             let mut request = request.borrow_mut();
             let mut attempt = Attempt::new(&upstream.conf.name, now);
             attempt.status = 502;
-            attempt.response = Some(Duration::ZERO);
+            attempt.response = Some(now);
             request.attempts.push(attempt);
             let url = outgoing::url(&request, pass, target.uri.as_deref(), &upstream.conf.name);
             request.error_about(
@@ -147,7 +147,7 @@ fn end(
         let (now, second) = (clock.now(), clock.unix().as_secs());
         if let Some(attempt) = request.attempts.last_mut() {
             attempt.status = status;
-            attempt.response = Some(attempt.since(now));
+            attempt.response = Some(now);
         }
         second
     };
@@ -215,7 +215,7 @@ async fn try_peer(
     };
     let now = client.ctx.clock.now();
     if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
-        attempt.connect = Some(attempt.since(now));
+        attempt.connect = Some(now);
     }
     let Some(outgoing) = outgoing::build(&request.borrow(), pass, target, body) else {
         return Err(Failure {
@@ -251,7 +251,7 @@ async fn try_peer(
         }
     };
     if let Some(attempt) = request.borrow_mut().attempts.last_mut() {
-        attempt.header = Some(attempt.since(now));
+        attempt.header = Some(now);
         attempt.status = response.status().as_u16();
     }
     if response.version() == Version::HTTP_09 {

@@ -56,7 +56,7 @@ pub(super) fn accept(request: &Shared, pass: &Arc<Pass>, exchange: Exchange, cx:
         let clock = &borrowed.ctx.clock;
         let now = clock.now();
         if let Some(attempt) = borrowed.attempts.last_mut() {
-            attempt.response = Some(attempt.since(now));
+            attempt.response = Some(now);
         }
         target.upstream.state.pool(&target.upstream.conf).put(&borrowed.ctx.reaper, connection, now, cx);
         let length = headers.get(header::CONTENT_LENGTH).is_none();
@@ -76,7 +76,7 @@ pub(super) fn accept(request: &Shared, pass: &Arc<Pass>, exchange: Exchange, cx:
 fn wants_upstream_headers(request: &Request) -> bool {
     let is_it = |part: &Part| matches!(part, Part::Variable(Variable::UpstreamHeader(_) | Variable::Map(_)));
     request.conf.headers.add.iter().any(|add| add.value.parts.iter().any(is_it))
-        || request.ctx.access_plan(&request.conf.log.access_logs).wants_headers
+        || request.ctx.logs_headers(&request.conf.log.access_logs)
 }
 
 /// Removes what belongs to the peer's connection and what nginx keeps for itself. False if the peer forbids buffering.

@@ -242,7 +242,7 @@ impl Relay {
         {
             attempt.received = source.connection.received();
             attempt.body_bytes = self.passed.get();
-            attempt.response = Some(attempt.since(now));
+            attempt.response = Some(now);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dysvr_conf::model;
 
@@ -119,12 +119,12 @@ pub struct Attempt {
     pub status: u16,
     /// When it began.
     pub start: Instant,
-    /// Until the connection stood.
-    pub connect: Option<Duration>,
-    /// Until the head was there.
-    pub header: Option<Duration>,
-    /// Until the end.
-    pub response: Option<Duration>,
+    /// When the connection stood.
+    pub connect: Option<Instant>,
+    /// When the head was there.
+    pub header: Option<Instant>,
+    /// When it ended.
+    pub response: Option<Instant>,
     /// Bytes read from the connection.
     pub received: u64,
     /// Bytes of the body.
@@ -144,10 +144,5 @@ impl Attempt {
             received: 0,
             body_bytes: 0,
         }
-    }
-
-    /// The time from its beginning.
-    pub fn since(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.start)
     }
 }

@@ -96,3 +96,84 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::task::Poll;
+
+    use dysvr_conf::model::{ListenAddr, OrderKey, Peer, Upstream};
+    use dysvr_conf::problem::Place;
+
+    use super::*;
+    use crate::http::upstream::{Reaper, State, Turn, connect};
+
+    fn upstream(sockets: &[&TcpListener]) -> Upstream {
+        let peer = |socket: &&TcpListener| Peer {
+            addr: ListenAddr::Inet(socket.local_addr().unwrap()),
+            name: "p".into(),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: 10,
+            backup: false,
+            down: false,
+        };
+        Upstream {
+            name: "u".into(),
+            place: Place { file: std::path::Path::new("/x").into(), line: 1 },
+            order: OrderKey::default(),
+            digest: dysvr_conf::digest::Digest::default(),
+            peers: sockets.iter().map(peer).collect(),
+            keepalive: Some(4),
+        }
+    }
+
+    /// A connection to each peer, all of them idle in the pool.
+    async fn fill(state: &State, conf: &Upstream, reaper: &Rc<Reaper>) -> Vec<Rc<PeerState>> {
+        let mut turn = Turn::new(conf);
+        let mut peers = Vec::new();
+        for _ in &conf.peers {
+            let choice = state.choose(conf, &mut turn, 1).unwrap();
+            let stream = connect(&conf.peers[choice.index].addr).await.unwrap();
+            let connection = Box::new(PeerConnection::new(stream, &choice.peer, Instant::now()).await.unwrap());
+            let mut connection = Some(connection);
+            std::future::poll_fn(|cx| {
+                if let Some(connection) = connection.take() {
+                    state.pool(conf).put(reaper, connection, Instant::now(), cx);
+                }
+                Poll::Ready(())
+            })
+            .await;
+            peers.push(choice.peer);
+        }
+        peers
+    }
+
+    #[test]
+    fn a_replacement_keeps_the_connections_of_the_same_peers_and_closes_the_others() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        runtime.block_on(async {
+            let (a, b) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+            let reaper = Rc::new(Reaper::default());
+            let old = upstream(&[&a, &b]);
+            let state = State::new(&old);
+            let peers = fill(&state, &old, &reaper).await;
+            assert_eq!(state.pool(&old).idle(), 2);
+
+            let new = upstream(&[&b]);
+            let carried = State::carry_over(&state, &old, &new);
+            assert_eq!(carried.pool(&new).idle(), 1);
+            let now = Instant::now();
+            let first = peers.iter().filter(|peer| carried.pool(&new).take(peer, now).is_some()).count();
+            assert_eq!(first, 1, "that of b");
+
+            // Without `keepalive` nothing is kept, and what is in use is not put back.
+            let mut none = upstream(&[&b]);
+            none.keepalive = None;
+            let carried = State::carry_over(&carried, &new, &none);
+            fill(&carried, &none, &reaper).await;
+            assert_eq!(carried.pool(&none).idle(), 0);
+        });
+    }
+}
