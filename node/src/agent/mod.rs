@@ -1,4 +1,11 @@
-//! The agent: takes tasks from controllers or from the operator, writes files, signals the master, and says how it ended.
+//! The agent: takes tasks from controllers or from the operator, writes files, signals the master, says how it ended.
+//!
+//! The deciding parts are pure: [`check`] (may an order begin), [`rule`] (in place or reload, and which task lines),
+//! [`state`] (the life of a task), [`ledger`] (what survives a restart), [`memory`]. [`hands`] does to files and processes
+//! what they say, [`drive`] feeds them with what happens, and on top of that stand the agent itself ([`run`], with the
+//! [`supervise`]d proxy and the [`link`] to a controller) and the commands of a shell ([`hand`], [`probe`], [`show`]).
+//!
+//! It meets the proxy only in files and signals, and a controller only in messages; each works without it.
 
 pub mod check;
 pub mod cli;

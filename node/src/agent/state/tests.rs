@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dysvr_proto::id::Epoch;
+use dysvr_proto::id::{Epoch, Revision, RolloutId};
 
 use super::super::check::check;
 use super::super::ledger::{Ledger, Served};
-use super::super::managed::{FileName, Manifest};
-use super::super::order::Step;
+use super::super::managed::{ContentDigest, FileName, Manifest};
+use super::super::order::{Origin, Step};
+use super::super::plan::{Plan, PlannedLine};
+use super::super::report::Report;
 use super::*;
-use crate::task::Kind;
+use crate::task::{Kind, Mode as LineMode, TaskLine};
 
 type Files = BTreeMap<FileName, Vec<u8>>;
 
