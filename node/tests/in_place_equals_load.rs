@@ -171,6 +171,24 @@ fn task(
 }
 
 #[test]
+fn the_last_vhost_that_sets_what_http_uses_stays() {
+    let set = |id: u64| {
+        let text = format!("server {{ vsvc_id {id}; listen 80; set $tenant t{id}; return 204; }}\n");
+        File { vsvc_id: id, upstream: None, text }
+    };
+    let mut files = BTreeMap::from([(0, set(1)), (1, set(2))]);
+    let mut all = source(&files);
+    all.insert(CONF, "events {} http { log_format t $tenant; access_log off; include auto_vhost/*.conf; }");
+    let options =
+        LoadOptions { conf: CONF.into(), prefix: "/etc/dysvr".into(), globals: String::new(), privileged: true };
+    let mut interner = Interner::default();
+    let cycle = Cycle::load(load(&options, &mut all, &mut interner).unwrap()).unwrap();
+    task(&cycle, &mut interner, &mut files, 1, Kind::Delete, (0, None)).unwrap();
+    let refusal = task(&cycle, &mut interner, &mut files, 2, Kind::Delete, (1, None)).unwrap_err();
+    assert!(refusal.to_string().contains("unknown \"tenant\" variable"), "{refusal}");
+}
+
+#[test]
 fn any_history_in_place_answers_as_a_fresh_load() {
     let seed = std::env::var("DYSVR_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random::<u64>);
     let steps: u64 = std::env::var("DYSVR_STEPS").ok().and_then(|s| s.parse().ok()).unwrap_or(1500);

@@ -72,6 +72,7 @@ impl Cycle {
     /// Checks a change against this cycle and builds what it needs; changes nothing.
     pub fn prepare(&self, change: Change) -> Result<Prepared, Refusal> {
         let gone = self.gone(&change)?;
+        self.check_setters(&change, &gone)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
         let listeners = self.prepare_listeners(&change, &gone)?;
 
@@ -127,6 +128,32 @@ impl Cycle {
             }
         }
         Ok(gone)
+    }
+
+    /// A variable that `http` uses must be set by some vhost, or the next start fails. (A load has checked itself.)
+    fn check_setters(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
+        let Some(http) = self.http().filter(|_| change.kind != Kind::Load) else { return Ok(()) };
+        let setters = self.setters.borrow();
+        for name in &http.named {
+            let leaving = gone.iter().filter(|vhost| vhost.conf.variables.contains(name)).count();
+            let coming = change.vhosts.iter().filter(|vhost| vhost.variables.contains(name)).count();
+            if leaving > 0 && setters.get(name).copied().unwrap_or_default() + coming <= leaving {
+                return Err(wrong(format!("unknown \"{name}\" variable: http uses it and no other vhost sets it")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps [`Self::check_setters`]' figures.
+    fn count_setters(&self, prepared: &Prepared) {
+        let Some(http) = self.http().filter(|http| !http.named.is_empty()) else { return };
+        let mut setters = self.setters.borrow_mut();
+        for name in &http.named {
+            let sets = |vhost: &&Rc<Vhost>| vhost.conf.variables.contains(name);
+            let count = setters.entry(Arc::clone(name)).or_default();
+            *count += prepared.new.iter().filter(sets).count();
+            *count -= prepared.gone.iter().filter(sets).count();
+        }
     }
 
     fn prepare_upstreams(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Cells, Refusal> {
@@ -245,6 +272,7 @@ impl Cycle {
 
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
+        self.count_setters(&prepared);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
         let mut upstreams = self.upstreams.borrow_mut();

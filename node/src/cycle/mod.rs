@@ -54,6 +54,8 @@ pub struct Cycle {
     vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
     upstreams: RefCell<HashMap<Arc<str>, Rc<UpstreamCell>>>,
     count: Cell<usize>,
+    /// How many vhosts set each of the variables that `http` itself uses (`Http::named`).
+    setters: RefCell<HashMap<Arc<str>, usize>>,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
     _logs: Box<[Rc<LogFile>]>,
 }
@@ -72,6 +74,7 @@ impl Cycle {
             vhosts: RefCell::default(),
             upstreams: RefCell::default(),
             count: Cell::new(0),
+            setters: RefCell::default(),
             _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };

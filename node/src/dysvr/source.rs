@@ -33,12 +33,17 @@ impl Source for Machine {
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let text = pattern.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+        // To glob(3) two stars are one; to this library they would be all folders below.
+        let mut text = text.to_owned();
+        while text.contains("**") {
+            text = text.replace("**", "*");
+        }
         let options = glob::MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
             require_literal_leading_dot: true,
         };
-        let found = glob::glob_with(text, options).map_err(io::Error::other)?;
+        let found = glob::glob_with(&text, options).map_err(io::Error::other)?;
         let mut paths = found.collect::<Result<Vec<_>, _>>().map_err(io::Error::from)?;
         paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
         Ok(paths)
