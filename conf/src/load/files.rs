@@ -114,15 +114,21 @@ impl<'a> Load<'a> {
         for directive in directives {
             visit(self, site, directive);
             if directive.name() == "include" && directive.words.len() == 2 && directive.block.is_none() {
-                for (file, inner) in self.included(site, directive) {
-                    self.expand(&inner, &file.tree.directives, visit);
-                }
+                self.included(site, directive, &mut |load, file, inner| {
+                    load.expand(inner, &file.tree.directives, visit);
+                });
             }
         }
     }
 
-    /// The files that an `include` names.
-    pub(crate) fn included(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Vec<(&'a File<'a>, Rc<Site>)> {
+    /// Calls `visit` for each file that an `include` names, before the next one is read: files are read in the order of
+    /// the expansion.
+    pub(crate) fn included(
+        &mut self,
+        site: &Rc<Site>,
+        directive: &'a Directive<'a>,
+        visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Rc<Site>),
+    ) {
         let wanted = self.conf_path(&directive.words[1].text);
         let by_pattern = glob::is_pattern(&wanted);
         let paths = match by_pattern {
@@ -130,12 +136,11 @@ impl<'a> Load<'a> {
                 Ok(paths) => paths,
                 Err(text) => {
                     self.problem(site, directive.end, text);
-                    return Vec::new();
+                    return;
                 }
             },
             false => Rc::new([wanted]),
         };
-        let mut files = Vec::with_capacity(paths.len());
         for path in paths.iter() {
             let spent = self.inclusions_left == 0;
             self.inclusions_left = self.inclusions_left.saturating_sub(1);
@@ -152,7 +157,7 @@ impl<'a> Load<'a> {
                 Ok(file) => {
                     let inner = Site::included(Arc::clone(&file.path), site, directive.start().offset, by_pattern);
                     self.syntax_problems(file, &inner);
-                    files.push((file, inner));
+                    visit(self, file, &inner);
                 }
                 Err(text) => self.problem(site, directive.end, text),
             }
@@ -160,7 +165,6 @@ impl<'a> Load<'a> {
                 break;
             }
         }
-        files
     }
 
     /// Notes what is wrong with a file's text.

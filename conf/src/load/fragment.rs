@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Load;
 use super::arena::Arena;
 use super::block::Target;
-use super::files::{Origin, Site};
+use super::files::{File, Origin, Site};
 use super::http::{HttpBlock, Levels};
 use crate::directive::{self, HTTP};
 use crate::glob;
@@ -95,27 +95,35 @@ impl<'a> Load<'a> {
         if let Err(text) = directive::find(directive, HTTP) {
             return self.problem(list, directive.end, text);
         }
-        for (file, _) in self.included(list, directive) {
-            let Some(steps) = base.reach.steps_to(&file.path) else {
-                let path = file.path.display();
-                let text =
-                    format!("\"{path}\" is reached by no include of nginx.conf: it would be lost at the next start");
-                self.problem(list, directive.end, text);
-                continue;
-            };
-            let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));
-            self.expand(&site, &file.tree.directives, &mut |load, site, directive| match (
-                directive.name(),
-                directive::find(directive, HTTP),
-            ) {
-                ("server" | "upstream" | "include", _) | (_, Err(_)) => {
-                    load.apply(site, directive, &mut Target::Http(block));
-                }
-                (name, Ok(_)) => {
-                    let text = format!("\"{name}\" directive changes http as a whole: not possible in place");
-                    load.problem(site, directive.end, text);
-                }
-            });
-        }
+        self.included(list, directive, &mut |load, file, _| load.task_file(base, list, directive, file, block));
+    }
+
+    /// A file that the list names.
+    fn task_file(
+        &mut self,
+        base: &Http,
+        list: &Rc<Site>,
+        directive: &'a Directive<'a>,
+        file: &'a File<'a>,
+        block: &mut HttpBlock<'a>,
+    ) {
+        let Some(steps) = base.reach.steps_to(&file.path) else {
+            let path = file.path.display();
+            let text = format!("\"{path}\" is reached by no include of nginx.conf: it would be lost at the next start");
+            return self.problem(list, directive.end, text);
+        };
+        let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));
+        self.expand(&site, &file.tree.directives, &mut |load, site, directive| match (
+            directive.name(),
+            directive::find(directive, HTTP),
+        ) {
+            ("server" | "upstream" | "include", _) | (_, Err(_)) => {
+                load.apply(site, directive, &mut Target::Http(block));
+            }
+            (name, Ok(_)) => {
+                let text = format!("\"{name}\" directive changes http as a whole: not possible in place");
+                load.problem(site, directive.end, text);
+            }
+        });
     }
 }
