@@ -127,11 +127,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let master = self.prefix.master_pid().ok();
-        // The agent first, or it would start another proxy.
+        // The agent first, or it would start another proxy. A proxy whose agent has crashed, and workers whose master
+        // has, are nobody's children; all of them name the prefix.
         self.agent = None;
-        // A proxy that was started by an agent that has crashed is nobody's child.
-        let own = master.filter(|pid| procfs::executable(*pid).is_some_and(|path| path.ends_with("dysvr-proxy")));
-        process::end_all(&own.into_iter().collect());
+        process::end_all(&procfs::with_argument(self.prefix.path()));
     }
 }

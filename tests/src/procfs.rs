@@ -80,14 +80,22 @@ pub fn with_environment(entry: &str) -> BTreeSet<i32> {
         .collect()
 }
 
+/// Every process whose command line names a path, which must be one of a test's own.
+pub fn with_argument(path: &std::path::Path) -> BTreeSet<i32> {
+    let wanted = path.display().to_string();
+    let Ok(all) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    all.flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|text| String::from_utf8_lossy(&text).split('\0').any(|one| one == wanted))
+        })
+        .collect()
+}
+
 /// Fields of /proc/PID/stat after the name, which may itself hold spaces and brackets: the first is the state.
 fn stat_fields(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
-}
-
-/// The program that a process runs.
-pub fn executable(pid: i32) -> Option<std::path::PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
