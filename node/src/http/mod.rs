@@ -1,8 +1,8 @@
 //! The request path of a worker.
 //!
 //! One file per nginx module (the runtime half of `conf/src/http`), and the machinery between them: [`connection`] runs
-//! hyper's server on a client's socket, [`handler`] takes a request through the phases, [`proxy`] asks an upstream,
-//! [`response`] makes the head of the answer, and when the socket has taken all of it the log phase ends the request.
+//! hyper's server on a client's socket, `handler` takes a request through the phases, `proxy` asks an upstream,
+//! `response` makes the head of the answer, and when the socket has taken all of it the log phase ends the request.
 //!
 //! Everything that belongs to one client connection (hyper's server, the handler, the connection to the peer, the body
 //! that is passed on) runs in one task of one thread: nothing is woken but by a socket or a deadline.
