@@ -41,7 +41,7 @@ struct Slot {
     reason: UnsafeCell<[u8; REASON]>,
 }
 
-/// A [`Slot`] as read.
+/// A slot as read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The version that it is about.
