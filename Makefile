@@ -8,7 +8,7 @@ SHELL   := /bin/bash
 CARGO   ?= cargo
 DESTDIR ?=
 # Whose programs `install` takes and `manifests` asks.
-BIN     ?= target/release
+BIN     ?= target/dist
 
 VENV := target/venv
 
@@ -27,9 +27,11 @@ test: tools-test lint
 	$(CARGO) test --workspace
 	$(MAKE) --no-print-directory manifests BIN=target/debug
 
+# The proxy as it is shipped.
 bench: tools-bench
-	$(CARGO) build --release --workspace --bins
-	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-bench
+	$(CARGO) build --profile dist -p dysvr-node --bin dysvr-proxy
+	$(CARGO) build --release -p dysvr-tests --bin dysvr-bench
+	DYSVR_BIN_DIR=$(CURDIR)/target/dist exec target/release/dysvr-bench $(ARGS)
 
 # The documentation of private items too: these are programs, and who reads it works on them.
 lint: tools
@@ -38,7 +40,7 @@ lint: tools
 	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 
 build: tools
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --profile dist -p dysvr-node -p dysvr-controller --bins
 
 # Strictly against Kubernetes' schemas, and every command line and path against the programs that were built.
 manifests: $(VENV)/ready

@@ -51,7 +51,7 @@ fn the_first_ten_minutes() -> Result<()> {
     let checkout = dir.path().join("checkout");
     fs::create_dir_all(checkout.join("target"))?;
     let programs = binaries::path("dysvrctl")?;
-    symlink(programs.parent().context("no directory")?, checkout.join("target/release"))?;
+    symlink(programs.parent().context("no directory")?, checkout.join("target/dist"))?;
     let tasks = tempfile::Builder::new().prefix("dysvr-readme-").tempdir_in("/dev/shm")?;
 
     let mut script = "set -m\n".to_owned();
