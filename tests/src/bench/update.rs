@@ -14,8 +14,6 @@ use crate::proxy::Proxy;
 use crate::task::{Kind, Line};
 use crate::{procfs, signal, wait};
 
-/// A host that only the default vhost answers: nothing else on the machine is asked.
-const NOBODY: &str = "nobody.example";
 /// No update of any peer takes longer.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -59,7 +57,7 @@ pub fn measure(peer: Peer, vhosts: usize, updates: usize) -> Result<Figures> {
     let begin = Instant::now();
     let proxy = Proxy::start_from(&peer.binary()?, prefix)?;
     wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
-    client::pin_every_worker(proxy.prefix.addr(), NOBODY, &proxy.workers(), LIMIT)?;
+    client::pin_every_worker(proxy.prefix.addr(), &corpus::name(0), &proxy.workers(), LIMIT)?;
     let start_ms = ms(begin.elapsed());
     let pids = proxy.workers().into_iter().chain([proxy.master()]);
     let memory_kib: u64 = pids.filter_map(procfs::pss_kib).sum();
@@ -112,7 +110,7 @@ fn in_place(proxy: &Proxy, mut figures: Figures, updates: usize, bar: &indicatif
     let after = cpu_ns(&all)?;
     figures.cpu_ms.push((after - before) as f64 / 1e6 / updates as f64);
 
-    let mut pinned = client::pin_every_worker(proxy.prefix.addr(), NOBODY, &workers, LIMIT)?;
+    let mut pinned = client::pin_every_worker(proxy.prefix.addr(), &corpus::name(0), &workers, LIMIT)?;
     for _ in 0..updates {
         let (number, begin, done) = update()?;
         for (pid, connection) in &mut pinned {
