@@ -97,22 +97,27 @@ pub struct NextUpstream {
     pub non_idempotent: bool,
 }
 
+impl NextUpstream {
+    /// `off`.
+    pub const NEVER: Self = Self {
+        error: false,
+        timeout: false,
+        invalid_header: false,
+        http_500: false,
+        http_502: false,
+        http_503: false,
+        http_504: false,
+        http_403: false,
+        http_404: false,
+        http_429: false,
+        non_idempotent: false,
+    };
+}
+
 impl Default for NextUpstream {
     /// `error timeout`.
     fn default() -> Self {
-        Self {
-            error: true,
-            timeout: true,
-            invalid_header: false,
-            http_500: false,
-            http_502: false,
-            http_503: false,
-            http_504: false,
-            http_403: false,
-            http_404: false,
-            http_429: false,
-            non_idempotent: false,
-        }
+        Self { error: true, timeout: true, ..Self::NEVER }
     }
 }
 
@@ -212,21 +217,8 @@ fn http_version(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
 }
 
 fn next_upstream(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
-    const NEVER: NextUpstream = NextUpstream {
-        error: false,
-        timeout: false,
-        invalid_header: false,
-        http_500: false,
-        http_502: false,
-        http_503: false,
-        http_504: false,
-        http_403: false,
-        http_404: false,
-        http_429: false,
-        non_idempotent: false,
-    };
     // A second directive of the block adds to the first.
-    let mut when = set.proxy.next_upstream.unwrap_or(NEVER);
+    let mut when = set.proxy.next_upstream.unwrap_or(NextUpstream::NEVER);
     let mut off = false;
     for word in call.arguments() {
         let place = match &*word.text {
@@ -249,7 +241,7 @@ fn next_upstream(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
         }
     }
     if off {
-        when = NEVER;
+        when = NextUpstream::NEVER;
     }
     set.proxy.next_upstream = Some(when);
     Ok(())
