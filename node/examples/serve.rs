@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
     let cycle = Rc::new(Cycle::load(config)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let ctx = Context::new(Rc::clone(&cycle), prefix);
+        let ctx = Context::new(Rc::clone(&cycle), prefix, Default::default());
         let mut accepting = Vec::new();
         for (addr, options) in cycle.sockets() {
             let socket = listen::listen(&addr, options)?;

@@ -87,7 +87,8 @@ impl Cycle {
             });
             let upstreams = upstreams.collect::<Result<_, _>>()?;
             let logs = logs::open(conf, prefix)?;
-            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp }));
+            let quarantined = Default::default();
+            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp, quarantined }));
         }
         Ok(Prepared {
             gone,

@@ -43,6 +43,16 @@ pub struct Vhost {
     pub logs: Box<[Rc<LogFile>]>,
     /// Who made it so.
     pub stamp: Stamp,
+    /// It has crashed workers: it answers 503 until it is modified, and nothing of its own is run.
+    pub quarantined: Cell<bool>,
+}
+
+impl Vhost {
+    /// Names this version of the vhost in a word, the same in all processes and never 0; see [`crate::os::zone::Pulse`].
+    pub fn mark(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.conf.digest.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+    }
 }
 
 /// The running configuration.
@@ -96,6 +106,14 @@ impl Cycle {
     /// The vhost of an id.
     pub fn vhost(&self, id: VsvcId) -> Option<Rc<Vhost>> {
         self.vhosts.borrow().get(&id).cloned()
+    }
+
+    /// The vhost of a mark. Looks at all of them: for what happens when a worker has crashed.
+    pub fn marked(&self, mark: u64) -> Option<Rc<Vhost>> {
+        let listeners = self.listeners.borrow();
+        listeners
+            .values()
+            .find_map(|listener| listener.names.borrow().iter().find(|vhost| vhost.mark() == mark).cloned())
     }
 
     /// The listener of an address.

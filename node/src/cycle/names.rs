@@ -85,6 +85,10 @@ impl Names {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Vhost>> {
+        self.all.values()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.all.len()
     }

@@ -90,6 +90,8 @@ pub(super) struct Client {
     pub linger: Cell<bool>,
     /// A header map of an earlier request, empty, for the next one.
     pub spare: RefCell<Option<HeaderMap>>,
+    /// The mark of the vhost whose request it is, 0 between requests.
+    pub mark: Cell<u64>,
     blocked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -127,6 +129,7 @@ impl Client {
             discard: RefCell::default(),
             linger: Cell::new(false),
             spare: RefCell::default(),
+            mark: Cell::new(0),
             blocked: Cell::new(false),
             waker: RefCell::default(),
         })
@@ -156,6 +159,13 @@ impl Client {
         self.timer.set(Deadline::Client, None);
         self.requests.set(self.requests.get() + 1);
         self.requests.get()
+    }
+
+    /// The vhost of the request that has begun is known: what goes wrong from here on is its doing.
+    pub(super) fn enter(&self, vhost: &crate::cycle::Vhost) {
+        let mark = vhost.mark();
+        self.mark.set(mark);
+        self.ctx.pulse.turn(mark);
     }
 
     /// Its answer begins; `empty` if it has no body that will be asked for.
@@ -200,6 +210,7 @@ impl Client {
             }
             self.ctx.request_ended();
         }
+        self.mark.set(0);
         self.stage.set(Stage::Idle);
         self.request_began.set(self.received.get());
         self.timer.set(Deadline::Client, Some(self.ctx.clock.now() + self.keepalive.get()));

@@ -53,7 +53,7 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
     ctx.clock.tick();
     let client = Client::new(&ctx, listener, remote, local);
     let entered = Entered { place: ctx.enter(&client), client };
-    run(&entered.client, stream).await;
+    super::watched::run(&entered.client, run(&entered.client, stream)).await;
 }
 
 /// A connection on the worker's list. It leaves it however its task ends, a panic included: a drain must not wait for it.

@@ -23,6 +23,7 @@ use super::upstream::Reaper;
 use super::variable;
 use crate::cycle::Cycle;
 use crate::log::{self, Log};
+use crate::os::zone::Pulse;
 
 /// What was made of a shared list of a configuration, found again by the list's address, which the entry keeps alive.
 struct Made<K, V> {
@@ -85,6 +86,10 @@ pub struct Context {
     pub scratch: Cell<Vec<u8>>,
     /// Watches idle connections to peers.
     pub reaper: Rc<Reaper>,
+    /// Says whose request runs.
+    pub pulse: Pulse,
+    /// Requests that have panicked, and whoever passes that on.
+    pub panics: Panics,
     prefix: PathBuf,
     clients: RefCell<Vec<Option<Rc<Client>>>>,
     free: RefCell<Vec<usize>>,
@@ -94,10 +99,36 @@ pub struct Context {
     plans: RefCell<Made<AccessLog, Rc<Plan>>>,
 }
 
+/// How many requests have panicked, with a wake-up for whoever passes it on.
+#[derive(Debug, Default)]
+pub struct Panics {
+    count: Cell<u64>,
+    told: Cell<u64>,
+    more: Notify,
+}
+
+impl Panics {
+    /// Counts one; gives its number, from 1.
+    pub(super) fn add(&self) -> u64 {
+        self.count.set(self.count.get() + 1);
+        self.more.notify_one();
+        self.count.get()
+    }
+
+    /// The number of the next one that was not given yet. May be dropped and called again.
+    pub async fn next(&self) -> u64 {
+        while self.told.get() == self.count.get() {
+            self.more.notified().await;
+        }
+        self.told.set(self.told.get() + 1);
+        self.told.get()
+    }
+}
+
 impl Context {
     /// The context of this process, which is a worker already: its pid goes into variables. Relative log files are below
-    /// `prefix`.
-    pub fn new(cycle: Rc<Cycle>, prefix: PathBuf) -> Rc<Self> {
+    /// `prefix`. Whose request runs is said by `pulse`.
+    pub fn new(cycle: Rc<Cycle>, prefix: PathBuf, pulse: Pulse) -> Rc<Self> {
         let main = cycle.http().map(|http| Arc::clone(&http.main)).unwrap_or_default();
         let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
         Rc::new(Self {
@@ -110,6 +141,8 @@ impl Context {
             arena: RefCell::default(),
             scratch: Cell::default(),
             reaper: Rc::default(),
+            pulse,
+            panics: Panics::default(),
             prefix,
             clients: RefCell::default(),
             free: RefCell::default(),

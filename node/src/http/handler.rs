@@ -78,6 +78,10 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
     let host = find_host(&parts, &known);
     let name = host.as_ref().map_or(b"".as_slice(), |host| host);
     let Some(found) = client.listener.find(name) else { return Handling::Ready(Some(Err(Abort))) };
+    let quarantined = found.vhost.quarantined.get();
+    if !quarantined {
+        client.enter(&found.vhost);
+    }
     let (problem, host) = match host {
         Ok(host) => (None, host),
         Err(problem) => (Some(problem), Host::new()),
@@ -91,7 +95,12 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
         Some(problem) => Err((400, problem)),
         None => check(&mut request),
     };
+    if quarantined && let Some(http) = request.ctx.cycle.http() {
+        // Not even its headers and logs: any of its own directives may be what crashes.
+        request.conf = Arc::clone(&http.loc);
+    }
     let content = match checked {
+        Ok(()) if quarantined => Content::Answer(response::page(&mut request, 503, None)),
         Ok(()) => run(&mut request),
         Err((status, problem)) => {
             request.error(Level::Info, format_args!("{problem}"));

@@ -33,9 +33,10 @@ mod tunnel;
 pub mod upstream;
 mod uri;
 mod variable;
+mod watched;
 
 pub use connection::serve;
-pub use context::{Context, Counters};
+pub use context::{Context, Counters, Panics};
 pub use error_page::PRODUCT;
 pub use stream::Stream;
 

@@ -66,17 +66,28 @@ impl Log {
             return;
         }
         thread_local!(static LINE: RefCell<String> = const { RefCell::new(String::new()) });
-        LINE.with_borrow_mut(|line| {
-            line.clear();
-            let _ = render(line, &now(), level, connection, text);
-            for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
-                match &sink.file {
-                    Some(file) => file.append(line.as_bytes()),
-                    None => drop(io::stderr().write_all(line.as_bytes())),
-                }
+        // Taken, not borrowed: what is printed may panic, and a panic is logged.
+        let mut line = LINE.take();
+        line.clear();
+        let _ = render(&mut line, &now(), level, connection, text);
+        for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
+            match &sink.file {
+                Some(file) => file.append(line.as_bytes()),
+                None => drop(io::stderr().write_all(line.as_bytes())),
             }
-        });
+        }
+        LINE.set(line);
     }
+}
+
+/// Panics of this process are lines of its log from now on.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        current().write(Level::Alert, 0, format_args!("panicked{place}: {}", text.unwrap_or("no text")));
+    }));
 }
 
 fn render(line: &mut String, now: &Local, level: Level, connection: u64, text: fmt::Arguments<'_>) -> fmt::Result {

@@ -46,6 +46,7 @@ fn begin(options: Options) -> Result<i32, String> {
     let prefix = std::path::absolute(&options.prefix).map_err(|error| errno(&error))?;
     // The log exists from the very start, whatever the configuration will say.
     log::set_current(early_log(&options, &prefix));
+    log::log_panics();
     let mut interner = Interner::default();
     if options.test || options.dump {
         return Ok(test(&options, &prefix, &mut interner));

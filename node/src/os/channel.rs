@@ -47,6 +47,8 @@ commands! {
     Terminate = 5,
     /// To a worker: open the log files anew.
     Reopen = 6,
+    /// To a worker: the vhost of this mark (in place of a version) answers 503 from now on.
+    Quarantine = 7,
     /// From a worker: it serves.
     Ready = 16,
     /// From a worker: prepared.
@@ -57,6 +59,8 @@ commands! {
     Committed = 19,
     /// From a worker: it has missed a version and must be replaced.
     Lost = 20,
+    /// From a worker: one more of its requests has panicked (its number in place of a version); whose is in its slot.
+    Panicked = 21,
 }
 
 const SIZE: usize = 9;

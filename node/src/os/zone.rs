@@ -7,6 +7,7 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// Slots for workers, old generations included.
@@ -30,7 +31,8 @@ struct Header {
     // the message's bytes follow
 }
 
-/// What a worker says of the last task that it met. Written by that worker before it acknowledges on its channel.
+/// What a worker says of the last task that it met, written by that worker before it acknowledges on its channel; and
+/// whose request it runs at this moment, which stays behind when it dies.
 #[repr(C)]
 struct Slot {
     pid: AtomicI32,
@@ -38,8 +40,17 @@ struct Slot {
     version: AtomicU64,
     prepare_us: AtomicU64,
     commit_us: AtomicU64,
+    /// The mark of the vhost whose request runs, 0 between requests.
+    running: AtomicU64,
+    /// How often a connection was polled: two looks at one long poll see one number.
+    polls: AtomicU64,
+    /// The marks of the vhosts whose requests have panicked, the newest [`PANICS`] of them.
+    panics: [AtomicU64; PANICS],
     reason: UnsafeCell<[u8; REASON]>,
 }
+
+/// Panics that a slot remembers: more than a worker can have before the master takes its messages in, short of a storm.
+const PANICS: usize = 8;
 
 /// A slot as read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,7 +174,22 @@ impl Zone {
     pub fn claim(&self, slot: usize, pid: i32) {
         let slot = &self.header().slots[slot];
         slot.pid.store(pid, Ordering::Relaxed);
+        slot.running.store(0, Ordering::Relaxed);
+        slot.polls.store(0, Ordering::Relaxed);
         slot.version.store(0, Ordering::Release);
+    }
+
+    /// What a worker does at this moment; what it did when it died.
+    pub fn beat(&self, slot: usize) -> Beat {
+        let slot = &self.header().slots[slot];
+        let running = slot.running.load(Ordering::Acquire);
+        Beat { running: (running != 0).then_some(running), polls: slot.polls.load(Ordering::Relaxed) }
+    }
+
+    /// The mark of the vhost whose request was the worker's `number`th to panic.
+    pub fn panicked(&self, slot: usize, number: u64) -> Option<u64> {
+        let mark = self.header().slots[slot].panics[(number % PANICS as u64) as usize].load(Ordering::Acquire);
+        (mark != 0).then_some(mark)
     }
 
     /// Writes what this worker has to say into its own slot.
@@ -194,6 +220,61 @@ impl Zone {
             prepare_us: slot.prepare_us.load(Ordering::Relaxed),
             commit_us: slot.commit_us.load(Ordering::Relaxed),
             reason: String::from_utf8_lossy(&reason[..length]).into_owned(),
+        }
+    }
+}
+
+/// What a worker does, as its slot says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// The mark of the vhost whose request it runs; `None` between requests.
+    pub running: Option<u64>,
+    /// How often it has polled a connection.
+    pub polls: u64,
+}
+
+/// A worker's way to say in its slot whose request it runs. Plain stores into its own memory: no system call, no lock.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// `None`: nobody looks.
+    slot: Option<(Rc<Zone>, usize)>,
+}
+
+impl Pulse {
+    /// Of the worker that has `slot`.
+    pub fn new(zone: &Rc<Zone>, slot: usize) -> Self {
+        Self { slot: Some((Rc::clone(zone), slot)) }
+    }
+
+    fn slot(&self) -> Option<&Slot> {
+        self.slot.as_ref().map(|(zone, slot)| &zone.header().slots[*slot])
+    }
+
+    /// A connection is polled; `mark` is its request's vhost, 0 while that is not known.
+    pub fn enter(&self, mark: u64) {
+        if let Some(slot) = self.slot() {
+            // Only this worker writes: no read-modify-write needed.
+            slot.polls.store(slot.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            slot.running.store(mark, Ordering::Release);
+        }
+    }
+
+    /// Another vhost's request runs from here on, within the same poll.
+    pub fn turn(&self, mark: u64) {
+        if let Some(slot) = self.slot() {
+            slot.running.store(mark, Ordering::Release);
+        }
+    }
+
+    /// The mark of what runs.
+    pub fn running(&self) -> u64 {
+        self.slot().map_or(0, |slot| slot.running.load(Ordering::Relaxed))
+    }
+
+    /// Leaves the mark of a vhost whose request has panicked, the worker's `number`th.
+    pub fn panicked(&self, number: u64, mark: u64) {
+        if let Some(slot) = self.slot() {
+            slot.panics[(number % PANICS as u64) as usize].store(mark, Ordering::Release);
         }
     }
 }
@@ -278,6 +359,29 @@ mod tests {
             Fork::Parent(pid) => {
                 nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
                 assert_eq!(zone.said(3), Said { version: 1, prepare_us: 5, commit_us: 6, reason: "a task".into() });
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_worker_ran_stays_behind_when_it_dies() {
+        let zone = Rc::new(Zone::new(0, 0).unwrap());
+        match fork().unwrap() {
+            Fork::Child => {
+                let pulse = Pulse::new(&zone, 2);
+                pulse.enter(0);
+                pulse.turn(0);
+                pulse.enter(7);
+                pulse.turn(8);
+                pulse.panicked(9, pulse.running());
+                crate::os::process::exit_now(0);
+            }
+            Fork::Parent(pid) => {
+                nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+                assert_eq!(zone.beat(2), Beat { running: Some(8), polls: 2 });
+                assert_eq!((zone.panicked(2, 9), zone.panicked(2, 8)), (Some(8), None));
+                zone.claim(2, 0);
+                assert_eq!(zone.beat(2), Beat::default());
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::log::{self, Level};
 use crate::os::channel::{Channel, Command};
 use crate::os::errno;
 use crate::os::signal::Signals;
+use crate::os::zone::Pulse;
 
 /// What the control task goes on with.
 enum Next {
@@ -42,7 +43,7 @@ struct Control {
 /// Serves until the worker may leave.
 pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     let Birth { slot, channel, sockets, zone, version, cycle, interner, prefix, .. } = birth;
-    let context = Context::new(Rc::clone(&cycle), prefix);
+    let context = Context::new(Rc::clone(&cycle), prefix, Pulse::new(&zone, slot));
     let accepts = Accepts::new(cycle.conf.events.worker_connections);
     for (addr, fd) in sockets {
         accepts.begin(&context, addr, fd)?;
@@ -74,6 +75,10 @@ impl Control {
                 ready = self.signals.readable() => {
                     ready?.clear_ready();
                     self.on_signals()?
+                }
+                number = self.context.panics.next() => {
+                    self.answer(Command::Panicked, number);
+                    Next::Serve
                 }
                 () = self.context.drain(), if self.draining => Next::Leave,
                 () = until(self.deadline), if self.deadline.is_some() => {
@@ -120,6 +125,11 @@ impl Control {
                     }
                 }
                 Command::Abort => self.updater.abort(message.version),
+                Command::Quarantine => {
+                    if let Some(vhost) = self.cycle.marked(message.version) {
+                        vhost.quarantined.set(true);
+                    }
+                }
                 Command::Reopen => self.reopen(),
                 Command::Quit => return Ok(Next::Drain),
                 Command::Terminate => return Ok(Next::Leave),

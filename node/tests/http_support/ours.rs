@@ -73,7 +73,7 @@ pub fn start(http: &str, words: &[(&str, String)]) -> Proxy {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
         runtime.block_on(async {
-            let ctx = Context::new(Rc::clone(&cycle), prefix);
+            let ctx = Context::new(Rc::clone(&cycle), prefix, Default::default());
             let addr = ListenAddr::Inet(socket.local_addr().unwrap());
             let bound =
                 cycle.listener(&addr).or_else(|| cycle.listener(&ListenAddr::Inet(([0, 0, 0, 0], port).into())));
