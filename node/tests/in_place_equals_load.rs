@@ -215,6 +215,16 @@ fn any_history_in_place_answers_as_a_fresh_load() {
             Ok(()) => {
                 done += 1;
                 let full = fresh(&files).unwrap_or_else(|e| panic!("step {id}: in place was done, a load fails: {e}"));
+                assert_eq!(
+                    cycle.digest(),
+                    cycle.counted_digest(),
+                    "step {id}: the digest was kept wrongly\n{files:#?}"
+                );
+                assert_eq!(
+                    cycle.digest(),
+                    full.digest(),
+                    "step {id} ({kind:?} v{index:02}): digests differ\n{files:#?}"
+                );
                 let (ours, full) = (answers(&cycle), answers(&full));
                 let differ = ours.lines().zip(full.lines()).find(|(ours, full)| ours != full);
                 assert_eq!(differ, None, "step {id} ({kind:?} v{index:02}): in place, fresh\n{files:#?}");

@@ -37,13 +37,19 @@ impl<'a> Load<'a> {
 
         let mut block = HttpBlock::default();
         let mut reach = Reach::default();
+        self.outside.open(["http"]);
         self.expand(site, directives, &mut |load, site, directive| {
             if directive.name() == "include" && directive.words.len() == 2 && !site.by_pattern {
                 let key = site.key(directive.start().offset);
-                reach.includes.push((key, load.conf_path(&directive.words[1].text)));
+                let pattern = load.conf_path(&directive.words[1].text);
+                load.outside.include(&pattern);
+                reach.includes.push((key, pattern));
+            } else if !matches!(directive.name(), "server" | "upstream") {
+                load.note_outside(site, directive);
             }
             load.apply(site, directive, &mut Target::Http(&mut block));
         });
+        self.outside.close();
         let HttpBlock { mut set, srv, mut loc, maps, upstreams, servers } = block;
 
         let upstreams = self.upstreams(&upstreams);

@@ -36,6 +36,7 @@ pub use server::ServerSet;
 pub use upstream::UpstreamSet;
 pub(crate) use url::{Form, Host, parse as parse_url};
 
+use crate::digest::Canonical;
 use crate::http::log::Format;
 use crate::intern::Interner;
 use crate::model::{Config, OrderKey};
@@ -91,6 +92,8 @@ pub(crate) struct Load<'a> {
     pass_scope: location::PassScope,
     /// Variables that `http` uses and vhosts must set.
     named: Vec<variables::NamedUse>,
+    /// See [`Config::outside`].
+    outside: Canonical,
 }
 
 impl<'a> Load<'a> {
@@ -120,6 +123,7 @@ impl<'a> Load<'a> {
             vhost: None,
             pass_scope: location::PassScope::default(),
             named: Vec::new(),
+            outside: Canonical::default(),
         }
     }
 

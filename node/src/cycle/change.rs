@@ -56,12 +56,12 @@ pub enum Refusal {
 /// A checked change: all that [`Cycle::commit`] needs.
 #[derive(Debug)]
 pub struct Prepared {
-    gone: Vec<Rc<Vhost>>,
-    new: Vec<Rc<Vhost>>,
+    pub(super) gone: Vec<Rc<Vhost>>,
+    pub(super) new: Vec<Rc<Vhost>>,
     listeners: Vec<Rc<Listener>>,
-    fresh_upstreams: Vec<(Arc<str>, Rc<UpstreamCell>)>,
-    replaced_upstreams: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
-    gone_upstreams: Vec<Arc<str>>,
+    pub(super) fresh_upstreams: Vec<(Arc<str>, Rc<UpstreamCell>)>,
+    pub(super) replaced_upstreams: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
+    pub(super) gone_upstreams: Vec<Arc<str>>,
 }
 
 fn wrong(text: String) -> Refusal {
@@ -273,6 +273,7 @@ impl Cycle {
 
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
+        let touched = self.digest_without(&prepared);
         self.count_setters(&prepared);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
@@ -332,6 +333,8 @@ impl Cycle {
                 listeners.remove(addr);
             }
         }
+        drop((listeners, upstreams, vhosts));
+        self.digest_with(touched);
         committed
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use dysvr_conf::model::{Listen, ListenAddr};
 
 use super::Vhost;
+use super::digest::{Kind, Sum};
 use super::names::Names;
 use crate::os::listen;
 
@@ -50,6 +51,22 @@ impl Listener {
     /// `None` only for a listener that has lost its last vhost.
     pub fn find(&self, host: &[u8]) -> Option<Found> {
         self.names.borrow().find(host)
+    }
+
+    /// Its part of the cycle's digest: address, options, and the names as they stand.
+    pub fn sum(&self) -> Sum {
+        let names = self.names.borrow_mut().sum();
+        self.with_names(names)
+    }
+
+    /// The same, from its tables.
+    pub fn summed(&self) -> Sum {
+        self.with_names(self.names.borrow().summed())
+    }
+
+    fn with_names(&self, names: Sum) -> Sum {
+        let SocketOptions { backlog, reuseport, ipv6only } = self.options.get();
+        Sum::of(Kind::Listener, (&self.addr, backlog, reuseport, ipv6only, self.covered.get(), names))
     }
 
     /// The default server.

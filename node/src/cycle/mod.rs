@@ -5,6 +5,7 @@
 //! holds the vhost that it began with (`Rc`); one that was deleted or replaced is freed when its last request ends.
 
 mod change;
+pub mod digest;
 mod listener;
 mod logs;
 mod names;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
 
 use crate::log::LogFile;
+use digest::Sum;
 
 pub use change::{Change, Committed, Kind, Prepared, Refusal};
 pub use listener::{Found, Listener, SocketOptions};
@@ -66,6 +68,10 @@ pub struct Cycle {
     count: Cell<usize>,
     /// How many vhosts set each of the variables that `http` itself uses (`Http::named`).
     setters: RefCell<HashMap<Arc<str>, usize>>,
+    /// Of the text outside vhosts and upstreams.
+    conf_sum: Sum,
+    /// Of all that follows the changes, `None` before the load; see [`digest`].
+    sum: Cell<Option<Sum>>,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
     _logs: Box<[Rc<LogFile>]>,
 }
@@ -79,12 +85,14 @@ impl Cycle {
         });
         let logs = conf.http.as_ref().map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
+            conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
             conf: Rc::new(conf),
             listeners: RefCell::default(),
             vhosts: RefCell::default(),
             upstreams: RefCell::default(),
             count: Cell::new(0),
             setters: RefCell::default(),
+            sum: Cell::default(),
             _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };

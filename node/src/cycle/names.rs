@@ -2,6 +2,7 @@
 //! first expression, default server. Kept under change: inserting and removing costs the names of that vhost alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use dysvr_conf::regex::Regex;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
+use super::digest::{Kind, Sum, Who};
 use super::{Found, Vhost};
 
 /// Who has a name: the first in source order serves it, the others wait behind it ("conflicting server name, ignored").
@@ -25,20 +27,32 @@ pub(super) struct Names {
     regexes: BTreeMap<(OrderKey, u16), (Regex, Rc<Vhost>)>,
     all: BTreeMap<OrderKey, Rc<Vhost>>,
     explicit: Option<Rc<Vhost>>,
+    /// What [`Self::summed`] gives, kept up to date once it was asked for: a load, which fills the tables from nothing,
+    /// counts once at its end.
+    sum: Option<Sum>,
 }
+
+/// A table's part of the digest's summands.
+const EXACT: u8 = 0;
+const LEADING: u8 = 1;
+const TRAILING: u8 = 2;
 
 impl Names {
     /// Adds a vhost; `default` if its `listen` here says `default_server`. Gives the names that another one already has
     /// before it or that it takes from another one.
     pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<Arc<str>> {
         let mut conflicts = Vec::new();
+        self.take_out(|names| names.sum_of_place(&vhost.conf.order));
         for (index, name) in (0..).zip(&vhost.conf.names) {
-            let (table, key) = match name {
-                ServerName::Exact(key) => (&mut self.exact, key),
-                ServerName::Leading(key) => (&mut self.leading, key),
-                ServerName::Trailing(key) => (&mut self.trailing, key),
+            let (table, kind, key) = match name {
+                ServerName::Exact(key) => (&mut self.exact, EXACT, key),
+                ServerName::Leading(key) => (&mut self.leading, LEADING, key),
+                ServerName::Trailing(key) => (&mut self.trailing, TRAILING, key),
                 ServerName::Regex { regex, .. } => {
                     let key = (vhost.conf.order.clone(), index);
+                    if let Some(sum) = &mut self.sum {
+                        *sum += sum_of_regex(vhost, index, regex);
+                    }
                     self.regexes.insert(key, (regex.clone(), Rc::clone(vhost)));
                     continue;
                 }
@@ -51,29 +65,44 @@ impl Names {
                 conflicts.push(Arc::clone(key));
             }
             let at = holders.partition_point(|other| other.conf.order < vhost.conf.order);
+            let before = sum_of_name(kind, key, holders);
             holders.insert(at, Rc::clone(vhost));
+            if let Some(sum) = &mut self.sum {
+                *sum -= before;
+                *sum += sum_of_name(kind, key, holders);
+            }
         }
         self.all.insert(vhost.conf.order.clone(), Rc::clone(vhost));
         if default {
             self.explicit = Some(Rc::clone(vhost));
         }
+        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
         conflicts
     }
 
     /// Removes a vhost that was inserted.
     pub(super) fn remove(&mut self, vhost: &Rc<Vhost>) {
+        self.take_out(|names| names.sum_of_place(&vhost.conf.order));
         for (index, name) in (0..).zip(&vhost.conf.names) {
-            let (table, key) = match name {
-                ServerName::Exact(key) => (&mut self.exact, key),
-                ServerName::Leading(key) => (&mut self.leading, key),
-                ServerName::Trailing(key) => (&mut self.trailing, key),
+            let (table, kind, key) = match name {
+                ServerName::Exact(key) => (&mut self.exact, EXACT, key),
+                ServerName::Leading(key) => (&mut self.leading, LEADING, key),
+                ServerName::Trailing(key) => (&mut self.trailing, TRAILING, key),
                 ServerName::Regex { .. } => {
-                    self.regexes.remove(&(vhost.conf.order.clone(), index));
+                    let removed = self.regexes.remove(&(vhost.conf.order.clone(), index));
+                    if let (Some((regex, vhost)), Some(sum)) = (removed, &mut self.sum) {
+                        *sum -= sum_of_regex(&vhost, index, &regex);
+                    }
                     continue;
                 }
             };
             if let Some(holders) = table.get_mut(key) {
+                let before = sum_of_name(kind, key, holders);
                 holders.retain(|other| !Rc::ptr_eq(other, vhost));
+                if let Some(sum) = &mut self.sum {
+                    *sum -= before;
+                    *sum += sum_of_name(kind, key, holders);
+                }
                 if holders.is_empty() {
                     table.remove(key);
                 }
@@ -83,6 +112,68 @@ impl Names {
         if self.explicit.as_ref().is_some_and(|default| Rc::ptr_eq(default, vhost)) {
             self.explicit = None;
         }
+        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
+    }
+
+    /// Its part of the cycle's digest, as it is kept.
+    pub(super) fn sum(&mut self) -> Sum {
+        let sum = self.sum.unwrap_or_else(|| self.summed());
+        self.sum = Some(sum);
+        sum
+    }
+
+    /// Its part of the cycle's digest, from the tables.
+    pub(super) fn summed(&self) -> Sum {
+        let tables = [(EXACT, &self.exact), (LEADING, &self.leading), (TRAILING, &self.trailing)];
+        let names = tables
+            .into_iter()
+            .flat_map(|(kind, table)| table.iter().map(move |(key, holders)| sum_of_name(kind, key, holders)));
+        let regexes = self.regexes.iter().map(|((_, index), (regex, vhost))| sum_of_regex(vhost, *index, regex));
+        let mut before = None;
+        let order = self.all.values().map(|vhost| {
+            let who = Who::from(&**vhost);
+            Sum::of(Kind::Order, (before.replace(who), who))
+        });
+        names.chain(regexes).chain(order).chain([self.sum_of_default()]).sum()
+    }
+
+    /// What a change at a place of the order touches beside the names: the default server, and who stands beside whom.
+    fn sum_of_place(&self, at: &OrderKey) -> Sum {
+        let who = |(_, vhost): (&OrderKey, &Rc<Vhost>)| Who::from(&**vhost);
+        let before = self.all.range::<OrderKey, _>(..at).next_back().map(who);
+        let mut here = self.all.range::<OrderKey, _>((Bound::Included(at), Bound::Unbounded));
+        let mut sum = self.sum_of_default();
+        let Some(first) = here.next() else { return sum };
+        let is_here = first.0 == at;
+        let first = who(first);
+        sum += Sum::of(Kind::Order, (before, first));
+        if is_here && let Some(second) = here.next() {
+            sum += Sum::of(Kind::Order, (Some(first), who(second)));
+        }
+        sum
+    }
+
+    fn take_out(&mut self, part: impl FnOnce(&Self) -> Sum) {
+        if let Some(mut sum) = self.sum {
+            sum -= part(self);
+            self.sum = Some(sum);
+        }
+    }
+
+    fn put_in(&mut self, part: impl FnOnce(&Self) -> Sum) {
+        if let Some(mut sum) = self.sum {
+            sum += part(self);
+            self.sum = Some(sum);
+        }
+    }
+
+    fn sum_of_default(&self) -> Sum {
+        self.default_server().map_or_else(Sum::default, |vhost| Sum::of(Kind::Default, Who::from(&**vhost)))
+    }
+
+    /// Calls for each vhost without an id.
+    pub(super) fn each_nameless(&self, visit: impl FnMut(&Rc<Vhost>)) {
+        self.all.values().filter(|vhost| vhost.conf.vsvc_id.is_none()).for_each(visit);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Vhost>> {
@@ -140,4 +231,13 @@ impl Names {
             }
         }
     }
+}
+
+/// Who serves a name; nothing for a name that nobody has.
+fn sum_of_name(table: u8, key: &str, holders: &Holders) -> Sum {
+    holders.first().map_or_else(Sum::default, |vhost| Sum::of(Kind::Name, (table, key, Who::from(&**vhost))))
+}
+
+fn sum_of_regex(vhost: &Vhost, index: u16, regex: &Regex) -> Sum {
+    Sum::of(Kind::Regex, (Who::from(vhost), index, regex.pattern(), regex.caseless()))
 }

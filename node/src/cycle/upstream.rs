@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dysvr_conf::model;
 
+use super::digest::{Kind, Sum};
 use crate::http::upstream::State;
 
 /// An upstream at one moment: its configuration, and the health, counters and idle connections of its peers.
@@ -35,6 +36,12 @@ impl UpstreamCell {
     /// The upstream as it is now.
     pub fn get(&self) -> Rc<Upstream> {
         Rc::clone(&self.current.borrow())
+    }
+
+    /// Its part of the cycle's digest.
+    pub fn sum(&self) -> Sum {
+        let current = self.current.borrow();
+        Sum::of(Kind::Upstream, (&*current.conf.name, current.conf.digest.0, self.users.get()))
     }
 
     pub(super) fn replace(&self, conf: &Arc<model::Upstream>) {
