@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dysvr_conf::bundle::{Assumptions, Bundle, validate_bundle};
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load, load_fragment};
+use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::source::{Memory, Recording};
 use dysvr_conf::syntax;
 
@@ -65,12 +65,23 @@ fn main() {
         println!("{count} vhosts: full load {:?}", start.elapsed());
         let http = config.http.expect("http");
         let time = median(|| {
-            let fragment = load_fragment(&http, "/task.conf".as_ref(), &|_| true, &mut files, &mut interner);
+            let fragment = load_fragment(
+                &Running::new(&http, &|name| Some(name.into())),
+                "/task.conf".as_ref(),
+                &mut files,
+                &mut interner,
+            );
             drop(black_box(fragment).expect("a good task"));
         });
         println!("{count} vhosts: fragment of one {time:?}");
         let mut recording = Recording::new(&mut files);
-        load_fragment(&http, "/task.conf".as_ref(), &|_| true, &mut recording, &mut interner).expect("a good task");
+        load_fragment(
+            &Running::new(&http, &|name| Some(name.into())),
+            "/task.conf".as_ref(),
+            &mut recording,
+            &mut interner,
+        )
+        .expect("a good task");
         let sources = recording.into_sources();
         println!(
             "{count} vhosts: record of it {} bytes in {:?}",

@@ -7,7 +7,7 @@ use dysvr_conf::diff::{Inventory, apply, diff};
 use dysvr_conf::http::Handler;
 use dysvr_conf::http::rewrite::Op;
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load, load_fragment};
+use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::model::{Config, Fragment, Http, Vhost};
 use dysvr_conf::problem::Problems;
 use dysvr_conf::source::{Memory, Recording, Sources};
@@ -251,8 +251,8 @@ const BASE: &str = "events {}\nhttp {\n  log_format main $host;\n  map $uri $m {
 
 fn fragment(files: &mut Memory, base: &Http, task: &str) -> Result<Fragment, Problems> {
     files.insert("/task/dysvr_1.conf", task);
-    let known = |name: &str| name == "running";
-    load_fragment(base, "/task/dysvr_1.conf".as_ref(), &known, files, &mut Interner::default())
+    let known = |name: &str| (name == "running").then(|| "Running".into());
+    load_fragment(&Running::new(base, &known), "/task/dysvr_1.conf".as_ref(), files, &mut Interner::default())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use dysvr_conf::bundle::{Assumptions, Bundle, assign_vsvc_ids, validate_bundle};
 use dysvr_conf::http::TABLES;
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load, load_fragment};
+use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::main_conf;
 use dysvr_conf::source::{Memory, Sources};
 use proptest::prelude::*;
@@ -111,7 +111,7 @@ proptest! {
         let http = load(&options(), &mut base, &mut Interner::default()).unwrap().http.unwrap();
         base.insert("/p/f.conf", format!("server {{ {inside} }}\n{inside}\n{file}"));
         base.insert("/task", "include /p/f.conf;");
-        let _ = load_fragment(&http, "/task".as_ref(), &|name| name == "u", &mut base, &mut Interner::default());
+        let _ = load_fragment(&Running::new(&http, &|name| (name == "u").then(|| "u".into())), "/task".as_ref(), &mut base, &mut Interner::default());
     }
 
     #[test]

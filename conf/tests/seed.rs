@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dysvr_conf::http::Handler;
 use dysvr_conf::http::proxy::Target;
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load, load_fragment};
+use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::model::{Config, Http, ListenAddr, UpstreamRef, VsvcId};
 use dysvr_conf::source::Memory;
 
@@ -82,7 +82,8 @@ fn the_task_gives_what_a_full_load_gives() {
     let mut files = seed();
     let config = whole(&mut files);
     let http = http(&config);
-    let fragment = load_fragment(http, TASK.as_ref(), &|_| false, &mut files, &mut Interner::default()).unwrap();
+    let fragment =
+        load_fragment(&Running::new(http, &|_| None), TASK.as_ref(), &mut files, &mut Interner::default()).unwrap();
     assert_eq!(format!("{:#?}", fragment.vhosts), format!("{:#?}", http.vhosts));
     assert_eq!(fragment.upstreams, http.upstreams);
 }

@@ -21,22 +21,52 @@ use crate::syntax::Directive;
 /// Reads a task's configuration, `dysvr_<id>.conf`: a list of `include FILE;`.
 ///
 /// The files may hold only `server`, `upstream` and `include`; anything else changes `http` as a whole. Each file that
-/// the list names must be reached by an `include` of the main configuration (`base.reach`), else a restart would lose
-/// it. `known_upstream` tells which upstreams the running configuration has. What can be wrong only together with the
-/// other vhosts of the running configuration (a duplicate `vsvc_id`, a second default server) is for the caller to
-/// check.
+/// the list names must be reached by the running configuration (`http.reach`, or what [`Running::reached`] knows), else
+/// a restart would lose it. What can be wrong only together with the other vhosts of the running configuration (a
+/// duplicate `vsvc_id`, a second default server) is for the caller to check.
 pub fn load_fragment(
-    base: &Http,
+    running: &Running<'_>,
     file: &Path,
-    known_upstream: &dyn Fn(&str) -> bool,
     source: &mut dyn Source,
     interner: &mut Interner,
 ) -> Result<Fragment, Problems> {
     let (texts, trees) = (Arena::new(), Arena::new());
-    let mut load = Load::new(&base.options, source, interner, &texts, &trees, Some(known_upstream));
-    let fragment = load.fragment(base, file);
+    let mut load = Load::new(&running.http.options, source, interner, &texts, &trees, Some(running.upstream));
+    let fragment = load.fragment(running, file);
     load.finish(fragment)
 }
+
+/// The configuration that a fragment joins.
+#[derive(Clone, Copy)]
+pub struct Running<'r> {
+    /// What the fragment is merged from.
+    pub http: &'r Http,
+    /// The upstream of a name (in lower case) that stays, whatever the fragment holds: its name as it is written.
+    pub upstream: &'r KnownUpstream<'r>,
+    /// How the source reaches a file that no `include` of `http` names, when something that the task replaces stands in
+    /// it: a vhost's file may include an upstream's.
+    pub reached: &'r dyn Fn(&Path) -> Option<Vec<OrderStep>>,
+}
+
+/// See [`Running::upstream`].
+pub type KnownUpstream<'r> = dyn Fn(&str) -> Option<Arc<str>> + 'r;
+
+impl<'r> Running<'r> {
+    /// A configuration with these upstreams and no files but those that `http` includes.
+    pub fn new(http: &'r Http, upstream: &'r KnownUpstream<'r>) -> Self {
+        Self { http, upstream, reached: &|_| None }
+    }
+}
+
+impl OrderKey {
+    /// The steps that lead to the file that the place is in.
+    pub fn steps_to_file(&self) -> &[OrderStep] {
+        &self.0[..self.0.len().saturating_sub(1)]
+    }
+}
+
+/// What is said of a file that the main configuration does not lead to.
+pub const LOST: &str = "is reached by no include of nginx.conf: it would be lost at the next start";
 
 impl Reach {
     /// The steps that lead to a file through the first `include` that reaches it.
@@ -52,7 +82,8 @@ impl Reach {
 }
 
 impl<'a> Load<'a> {
-    fn fragment(&mut self, base: &Http, file: &Path) -> Fragment {
+    fn fragment(&mut self, running: &Running<'_>, file: &Path) -> Fragment {
+        let base = running.http;
         for (index, map) in (0..).zip(&base.main.map.maps) {
             self.maps.insert(Arc::clone(&map.name), index);
         }
@@ -64,7 +95,7 @@ impl<'a> Load<'a> {
                 let site = Site::new(Arc::clone(&list.path), Origin::Top);
                 self.syntax_problems(list, &site);
                 for directive in &list.tree.directives {
-                    self.task_include(base, &site, directive, &mut block);
+                    self.task_include(running, &site, directive, &mut block);
                 }
             }
             Err(text) => self.problems.push((OrderKey::default(), Problem { text, place: None })),
@@ -82,7 +113,13 @@ impl<'a> Load<'a> {
     }
 
     /// One line of the list.
-    fn task_include(&mut self, base: &Http, list: &Rc<Site>, directive: &'a Directive<'a>, block: &mut HttpBlock<'a>) {
+    fn task_include(
+        &mut self,
+        running: &Running<'_>,
+        list: &Rc<Site>,
+        directive: &'a Directive<'a>,
+        block: &mut HttpBlock<'a>,
+    ) {
         if directive.name() != "include" {
             return match directive::find(directive, HTTP) {
                 Err(text) => self.problem(list, directive.end, text),
@@ -95,21 +132,22 @@ impl<'a> Load<'a> {
         if let Err(text) = directive::find(directive, HTTP) {
             return self.problem(list, directive.end, text);
         }
-        self.included(list, directive, &mut |load, file, _| load.task_file(base, list, directive, file, block));
+        self.included(list, directive, &mut |load, file, _| load.task_file(running, list, directive, file, block));
     }
 
     /// A file that the list names.
     fn task_file(
         &mut self,
-        base: &Http,
+        running: &Running<'_>,
         list: &Rc<Site>,
         directive: &'a Directive<'a>,
         file: &'a File<'a>,
         block: &mut HttpBlock<'a>,
     ) {
-        let Some(steps) = base.reach.steps_to(&file.path) else {
+        let steps = running.http.reach.steps_to(&file.path).or_else(|| (running.reached)(&file.path));
+        let Some(steps) = steps else {
             let path = file.path.display();
-            let text = format!("\"{path}\" is reached by no include of nginx.conf: it would be lost at the next start");
+            let text = format!("\"{path}\" {LOST}");
             return self.problem(list, directive.end, text);
         };
         let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));

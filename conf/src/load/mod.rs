@@ -29,7 +29,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use call::{Call, Fault};
-pub use fragment::load_fragment;
+pub use fragment::{KnownUpstream, LOST, Running, load_fragment};
 pub(crate) use map::{Wildcard, wildcard};
 pub(crate) use number::{millis, number, seconds, size};
 pub use server::ServerSet;
@@ -103,7 +103,7 @@ impl<'a> Load<'a> {
         interner: &'a mut Interner,
         texts: &'a Arena<Arc<[u8]>>,
         trees: &'a Arena<File<'a>>,
-        known_upstream: Option<&'a dyn Fn(&str) -> bool>,
+        known_upstream: Option<&'a fragment::KnownUpstream<'a>>,
     ) -> Self {
         Self {
             options,

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::Load;
 use super::block::{Pending, Target, inside};
 use super::call::Call;
+use super::fragment::KnownUpstream;
 use super::http::key_of;
 use super::url::{Host, Url};
 use crate::digest::Digest;
@@ -28,11 +29,11 @@ pub(crate) struct Known<'a> {
     /// Those of this load; names have no case.
     own: FxHashMap<String, Arc<str>>,
     /// Those of the configuration that a fragment joins.
-    outside: Option<&'a dyn Fn(&str) -> bool>,
+    outside: Option<&'a KnownUpstream<'a>>,
 }
 
 impl<'a> Known<'a> {
-    pub(crate) fn new(outside: Option<&'a dyn Fn(&str) -> bool>) -> Self {
+    pub(crate) fn new(outside: Option<&'a KnownUpstream<'a>>) -> Self {
         Self { own: FxHashMap::default(), outside }
     }
 }
@@ -75,11 +76,11 @@ impl<'a> Load<'a> {
 
     /// The `upstream {}` of a name.
     pub(crate) fn named_upstream(&mut self, name: &str) -> Option<Arc<str>> {
-        if let Some(known) = self.upstreams.own.get(&name.to_ascii_lowercase()) {
+        let lower = name.to_ascii_lowercase();
+        if let Some(known) = self.upstreams.own.get(&lower) {
             return Some(Arc::clone(known));
         }
-        let outside = self.upstreams.outside?;
-        outside(name).then(|| self.interner.string(name))
+        (self.upstreams.outside?)(&lower)
     }
 }
 

@@ -50,7 +50,7 @@ pub fn order(layout: &Layout, kind: Kind, targets: &[String]) -> Result<Order, M
     let mut write = BTreeMap::new();
     let mut remove = BTreeSet::new();
     match kind {
-        Kind::Add | Kind::Modify => {
+        Kind::Add | Kind::Modify | Kind::Set => {
             for target in targets {
                 let (name, content) = placed(layout, Path::new(target))?;
                 write.insert(name, content);
@@ -62,7 +62,7 @@ pub fn order(layout: &Layout, kind: Kind, targets: &[String]) -> Result<Order, M
             let paths = paths.collect::<Result<BTreeSet<PathBuf>, _>>()?;
             for path in &paths {
                 remove.insert(name_of(layout, path)?);
-                let parts = index.unit(path).into_iter().flat_map(|unit| &unit.closure);
+                let parts = index.unit(path).into_iter().flat_map(|unit| unit.parts.keys());
                 let own = parts.filter(|part| index.users(part).all(|user| paths.contains(user)));
                 remove.extend(own.filter_map(|part| {
                     FileName::of_path(layout.conf_dir(), part).filter(|name| name.is_in(UPSTREAMS))

@@ -8,7 +8,7 @@ use dysvr_conf::glob;
 use dysvr_conf::source::Source;
 use dysvr_conf::syntax::{self, Directive};
 
-use super::unit::{Unit, included, read};
+use super::unit::{Unit, included, read, resolved};
 
 /// Files of `http` level that include each other end here.
 const MAX_NESTING: usize = 32;
@@ -24,6 +24,8 @@ pub struct Index {
     units: BTreeMap<PathBuf, Unit>,
     /// Which units a file is part of.
     users: HashMap<PathBuf, BTreeSet<PathBuf>>,
+    /// The units that include files by a pattern.
+    collectors: BTreeSet<PathBuf>,
     /// Which unit has a vhost.
     ids: HashMap<u64, PathBuf>,
     /// The files that a reload alone reads: the main configuration and what it includes outside of units.
@@ -70,7 +72,7 @@ impl Index {
                 continue;
             }
             let argument = directive.arguments().first().map_or("", |word| &word.text);
-            self.patterns.push(self.conf_dir.join(argument));
+            self.patterns.push(resolved(&self.conf_dir, argument));
             match included(source, &self.conf_dir, argument) {
                 Ok(files) => files.iter().for_each(|file| self.http_file(source, file, depth, problems)),
                 Err(why) => problems.push(why),
@@ -125,7 +127,7 @@ impl Index {
     /// Puts a unit in the place of what a file was, or takes it out.
     pub fn set(&mut self, path: &Path, unit: Option<Unit>) {
         if let Some(old) = self.units.remove(path) {
-            for file in &old.closure {
+            for file in old.parts.keys() {
                 if let Some(users) = self.users.get_mut(file) {
                     users.remove(path);
                     if users.is_empty() {
@@ -133,6 +135,7 @@ impl Index {
                     }
                 }
             }
+            self.collectors.remove(path);
             for id in &old.vsvc_ids {
                 if self.ids.get(id).is_some_and(|owner| owner == path) {
                     self.ids.remove(id);
@@ -140,11 +143,14 @@ impl Index {
             }
         }
         let Some(unit) = unit else { return };
-        for file in &unit.closure {
+        for file in unit.parts.keys() {
             self.users.entry(file.clone()).or_default().insert(path.to_owned());
         }
         for id in &unit.vsvc_ids {
             self.ids.insert(*id, path.to_owned());
+        }
+        if !unit.patterns.is_empty() {
+            self.collectors.insert(path.to_owned());
         }
         self.units.insert(path.to_owned(), unit);
     }
@@ -159,9 +165,13 @@ impl Index {
         self.units.get(path)
     }
 
-    /// The units that a file is part of.
+    /// The units that a file is part of, or may become part of.
     pub fn users(&self, path: &Path) -> impl Iterator<Item = &PathBuf> {
-        self.users.get(path).into_iter().flatten()
+        let users = self.users.get(path);
+        let collects = move |unit: &&PathBuf| {
+            users.is_none_or(|users| !users.contains(*unit)) && self.units[*unit].may_include(path)
+        };
+        users.into_iter().flatten().chain(self.collectors.iter().filter(collects))
     }
 
     /// The file that has a vhost.

@@ -1,10 +1,9 @@
 //! What a task asks of the proxy, and the one place that says which changes may go in place.
 //!
-//! In place go vhosts and upstreams that files of their own hold. By reload goes what changes `http` as a whole, since
-//! everything is merged from it; a `server` without `vsvc_id`, since no task can name it; a file that gains a vhost
-//! beside others, and an upstream that moves between files, since a task line takes files whole and lines run one after
-//! the other. What only the proxy knows (a port that does not listen yet, listen options) it says itself, and the task
-//! then goes by reload too (see `state::NEEDS_RELOAD`).
+//! In place go vhosts and upstreams that files of their own hold, in one task line. By reload goes what changes `http` as
+//! a whole, since everything is merged from it, and a `server` without `vsvc_id`, since no task can name it. What only
+//! the proxy knows (listen options of an open socket, a host that becomes an upstream) it says itself, and the task then
+//! goes by reload too (see `state::NEEDS_RELOAD`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -68,8 +67,8 @@ pub fn plan(
         before.and_then(unfit).or_else(|| after.as_ref().and_then(unfit))
     }));
     let lines = match &order.origin {
-        Origin::Controller(_) => lines(index, &units, &mut reasons),
-        Origin::Hand(kind) => match by_hand(index, &units, *kind)?.line(*kind) {
+        Origin::Controller(_) => line(index, &units, &changed).into_iter().collect(),
+        Origin::Hand(kind) => match by_hand(index, &units, &changed, *kind)?.line(*kind) {
             Some(line) => vec![line],
             None if reasons.is_empty() => return Err("no vhost and no upstream is in these files".into()),
             None => Vec::new(),
@@ -86,7 +85,7 @@ fn unfit(unit: &Unit) -> Option<String> {
 
 /// A vhost's file that no include reaches would be lost at the next start.
 fn reached(index: &Index, names: &BTreeSet<&FileName>, order: &Order, units: &UnitChanges) -> Result<(), String> {
-    let is_part = |path: &Path| units.values().flatten().any(|unit| unit.closure.contains(path));
+    let is_part = |path: &Path| units.values().flatten().any(|unit| unit.parts.contains_key(path));
     for name in names.iter().filter(|name| name.is_in(VHOSTS) && order.write.contains_key(**name)) {
         let path = name.path(index.conf_dir());
         if !index.reaches(&path) && !is_part(&path) {
@@ -113,70 +112,88 @@ fn check_ids(index: &Index, units: &UnitChanges) -> Result<(), String> {
     Ok(())
 }
 
-/// The ids on one side of a change, each with its file.
-fn owners<'u, T: Ord>(
-    units: impl Iterator<Item = (&'u PathBuf, &'u Unit)>,
-    ids: impl Fn(&'u Unit) -> &'u [T],
-) -> BTreeMap<&'u T, &'u PathBuf> {
-    units.flat_map(|(path, unit)| ids(unit).iter().map(move |id| (id, path))).collect()
+/// All that a controller's task changes, in one line: it is done as a whole or not at all.
+fn line(index: &Index, units: &UnitChanges, changed: &BTreeSet<PathBuf>) -> Option<PlannedLine> {
+    let (mut before, mut after) = (Draft::default(), Draft::default());
+    for (path, unit) in units {
+        let old = index.unit(path);
+        if let (Some(old), Some(unit)) = (old, unit)
+            && let Some(parts) = upstreams_alone(path, old, unit, changed)
+        {
+            for (part, was, is) in parts {
+                before.ups_ids.extend(was.iter().cloned());
+                after.ups_ids.extend(is.iter().cloned());
+                after.files.insert(part.clone());
+            }
+            continue;
+        }
+        old.iter().for_each(|old| before.take(path, old));
+        unit.iter().for_each(|unit| after.take(path, unit));
+    }
+    let all_new = before.is_empty();
+    let none_new = after.vsvc_ids.is_subset(&before.vsvc_ids) && before.vsvc_ids.is_subset(&after.vsvc_ids);
+    let kind = match (all_new, after.is_empty()) {
+        (true, _) => Kind::Add,
+        (false, true) => Kind::Delete,
+        (false, false) if none_new => Kind::Modify,
+        (false, false) => Kind::Set,
+    };
+    after.vsvc_ids.append(&mut before.vsvc_ids);
+    after.ups_ids.append(&mut before.ups_ids);
+    after.line(kind)
 }
 
-fn lines(index: &Index, units: &UnitChanges, reasons: &mut Vec<String>) -> Vec<PlannedLine> {
-    let before = || units.keys().filter_map(|path| index.unit(path).map(|unit| (path, unit)));
-    let after = || units.iter().filter_map(|(path, unit)| unit.as_ref().map(|unit| (path, unit)));
-    let ids_before = owners(before(), |unit| &unit.vsvc_ids);
-    let ids_after = owners(after(), |unit| &unit.vsvc_ids);
-    let ups_before = owners(before(), |unit| &unit.upstreams);
-    let ups_after = owners(after(), |unit| &unit.upstreams);
+/// A part of a unit, and the upstreams that it held and holds.
+type AlonePart<'u> = (&'u PathBuf, &'u [String], &'u [String]);
 
-    let mut delete = Draft::default();
-    delete.vsvc_ids.extend(ids_before.keys().filter(|id| !ids_after.contains_key(*id)).map(|id| **id));
-    let (mut add, mut modify) = (Draft::default(), Draft::default());
-    for (path, unit) in after() {
-        let kept = unit.vsvc_ids.iter().filter(|id| ids_before.contains_key(*id)).count();
-        let old = index.unit(path);
-        let is_new = match unit.vsvc_ids.is_empty() {
-            true => old.is_none(),
-            false => kept == 0,
-        };
-        if kept > 0 && kept < unit.vsvc_ids.len() {
-            reasons.push(format!("{} gains a vhost beside others", path.display()));
-        }
-        let draft = if is_new { &mut add } else { &mut modify };
-        draft.take(path, unit);
-        // The upstreams that the file no longer holds go with it.
-        let gone = old.iter().flat_map(|old| &old.upstreams).filter(|name| !ups_after.contains_key(name));
-        draft.ups_ids.extend(gone.cloned());
+/// The changed parts of a unit, if all of them hold upstreams alone: the vhosts around them stay as they are. The master
+/// knows such a file by the upstreams that it had, so one that keeps none of them takes the unit with it.
+fn upstreams_alone<'u>(
+    path: &Path,
+    old: &'u Unit,
+    unit: &'u Unit,
+    changed: &'u BTreeSet<PathBuf>,
+) -> Option<Vec<AlonePart<'u>>> {
+    if changed.contains(path) || old.vsvc_ids != unit.vsvc_ids {
+        return None;
     }
-    for (name, path) in &ups_after {
-        if let Some(other) = ups_before.get(*name).filter(|other| *other != path) {
-            reasons.push(format!("upstream \"{name}\" moves from {} to {}", other.display(), path.display()));
+    let is_part = |part: &&PathBuf| old.parts.contains_key(*part) || unit.parts.contains_key(*part);
+    let mut parts: Vec<AlonePart<'u>> = Vec::new();
+    for part in changed.iter().filter(is_part) {
+        let (was, is) = (old.upstreams_alone(part)?, unit.upstreams_alone(part)?);
+        if !was.iter().any(|name| is.contains(name)) {
+            return None;
         }
+        parts.push((part, was, is));
     }
-    let mut last = Draft::default();
-    let gone = ups_before.iter().filter(|(name, path)| !ups_after.contains_key(*name) && units[**path].is_none());
-    // A vhost that changes may still use the upstream until it has changed.
-    let draft = if modify.is_empty() { &mut delete } else { &mut last };
-    draft.ups_ids.extend(gone.map(|(name, _)| (*name).clone()));
-
-    let drafts = [(Kind::Delete, delete), (Kind::Modify, modify), (Kind::Add, add), (Kind::Delete, last)];
-    drafts.into_iter().filter_map(|(kind, draft)| draft.line(kind)).collect()
+    // A part that another one includes comes with that one.
+    let within = |inner: &AlonePart<'_>, outer: &AlonePart<'_>| {
+        inner.0 != outer.0 && inner.2.iter().all(|name| outer.2.contains(name))
+    };
+    let outermost = parts.iter().filter(|part| !parts.iter().any(|other| within(part, other)));
+    Some(outermost.cloned().collect())
 }
 
 /// The operator says what it is.
-fn by_hand(index: &Index, units: &UnitChanges, kind: Kind) -> Result<Draft, String> {
+fn by_hand(index: &Index, units: &UnitChanges, changed: &BTreeSet<PathBuf>, kind: Kind) -> Result<Draft, String> {
     let mut draft = Draft::default();
     for (path, after) in units {
         let before = index.unit(path);
         match (kind, after) {
             (Kind::Delete, Some(_)) => return Err(format!("{} is still there", path.display())),
-            (Kind::Add | Kind::Modify, None) => return Err(format!("{} is not there", path.display())),
-            (Kind::Delete, None) => {
-                draft.vsvc_ids.extend(before.iter().flat_map(|unit| &unit.vsvc_ids));
-                draft.ups_ids.extend(before.iter().flat_map(|unit| unit.upstreams.iter().cloned()));
-            }
+            (Kind::Add | Kind::Modify | Kind::Set, None) => return Err(format!("{} is not there", path.display())),
+            (Kind::Delete, None) => before.iter().for_each(|before| draft.name(before)),
             (Kind::Add, Some(unit)) => draft.take(path, unit),
-            (Kind::Modify, Some(unit)) => {
+            (Kind::Modify | Kind::Set, Some(unit)) => {
+                if let Some(before) = before
+                    && let Some(parts) = upstreams_alone(path, before, unit, changed)
+                {
+                    for (part, was, is) in parts {
+                        draft.ups_ids.extend(was.iter().chain(is).cloned());
+                        draft.files.insert(part.clone());
+                    }
+                    continue;
+                }
                 draft.take(path, unit);
                 draft.ups_ids.extend(before.iter().flat_map(|unit| unit.upstreams.iter().cloned()));
             }
@@ -193,10 +210,15 @@ struct Draft {
 }
 
 impl Draft {
+    /// What a file holds, and the file.
     fn take(&mut self, path: &Path, unit: &Unit) {
+        self.name(unit);
+        self.files.insert(path.to_owned());
+    }
+
+    fn name(&mut self, unit: &Unit) {
         self.vsvc_ids.extend(&unit.vsvc_ids);
         self.ups_ids.extend(unit.upstreams.iter().cloned());
-        self.files.insert(path.to_owned());
     }
 
     fn is_empty(&self) -> bool {

@@ -1,7 +1,9 @@
 //! What a file that `http` includes holds: its vhosts, its upstreams, and the files that it is made of. Read off the
 //! syntax alone; whether it is right is for the master to say.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,16 +26,37 @@ pub struct Unit {
     /// A directive that changes `http` as a whole, with its place.
     pub other: Option<String>,
     /// The file itself and those that it includes.
-    pub closure: BTreeSet<PathBuf>,
+    pub parts: BTreeMap<PathBuf, Part>,
+    /// The patterns by which it includes files: one that comes to be may become a part.
+    pub patterns: Vec<PathBuf>,
+}
+
+/// One of the files that a unit is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// It is included once, at the level of `http`, and holds nothing but these of the unit's upstreams: they can be
+    /// changed without the vhosts around them.
+    upstreams: Option<Range<usize>>,
 }
 
 impl Unit {
     /// Reads a file and what it includes. The error is a reason in nginx's words.
     pub fn scan(source: &mut dyn Source, conf_dir: &Path, path: &Path) -> Result<Self, String> {
         let mut unit = Self::default();
-        let mut scan = Scan { source, conf_dir, unit: &mut unit };
+        let mut scan = Scan { source, conf_dir, unit: &mut unit, others: 0 };
         scan.file(path, Level::Http, 0)?;
         Ok(unit)
+    }
+
+    /// The upstreams of a part that holds nothing else, and at least one.
+    pub fn upstreams_alone(&self, part: &Path) -> Option<&[String]> {
+        let range = self.parts.get(part)?.upstreams.clone()?;
+        self.upstreams.get(range).filter(|names| !names.is_empty())
+    }
+
+    /// Whether a file would be a part if it were there.
+    pub fn may_include(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| glob::matches(pattern, path))
     }
 
     /// Whether it is made of vhosts and upstreams; otherwise it belongs to `http` as a whole.
@@ -42,9 +65,14 @@ impl Unit {
     }
 }
 
+/// The path that an `include` means: `./x` and `x` are one file.
+pub fn resolved(conf_dir: &Path, argument: &str) -> PathBuf {
+    conf_dir.join(argument).components().collect()
+}
+
 /// The files that an `include` names.
 pub fn included(source: &mut dyn Source, conf_dir: &Path, argument: &str) -> Result<Vec<PathBuf>, String> {
-    let path = conf_dir.join(argument);
+    let path = resolved(conf_dir, argument);
     if glob::is_pattern(&path) {
         return source.glob(&path).map_err(|e| format!("include {argument}: {e}"));
     }
@@ -67,6 +95,8 @@ struct Scan<'s> {
     source: &'s mut dyn Source,
     conf_dir: &'s Path,
     unit: &'s mut Unit,
+    /// Directives of `http` level so far that are neither `upstream` nor `include`.
+    others: usize,
 }
 
 impl Scan<'_> {
@@ -76,12 +106,28 @@ impl Scan<'_> {
             return Err(format!("includes are nested too deep in {}", path.display()));
         }
         let text = read(self.source, path)?;
-        self.unit.closure.insert(path.to_owned());
         let tree = syntax::parse(&text);
         if let Some(error) = tree.errors.first() {
             return Err(format!("{} in {}:{}", error.text, path.display(), error.at.line));
         }
-        self.directives(&tree.directives, path, level, depth)
+        // Noted before what it includes, which may be the file itself.
+        let first = match self.unit.parts.entry(path.to_owned()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Part::default());
+                true
+            }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().upstreams = None;
+                false
+            }
+        };
+        let (upstreams, others) = (self.unit.upstreams.len(), self.others);
+        let vsvc_id = self.directives(&tree.directives, path, level, depth)?;
+        if first && level == Level::Http && others == self.others {
+            let range = upstreams..self.unit.upstreams.len();
+            self.unit.parts.insert(path.to_owned(), Part { upstreams: Some(range) });
+        }
+        Ok(vsvc_id)
     }
 
     fn directives(
@@ -95,8 +141,15 @@ impl Scan<'_> {
         for directive in directives {
             let argument = directive.arguments().first().map_or("", |word| &word.text);
             let place = || format!("{}:{}", path.display(), directive.start().line);
+            if level == Level::Http && !matches!(directive.name(), "upstream" | "include") {
+                self.others += 1;
+            }
             match (directive.name(), &directive.block, level) {
                 ("include", None, _) => {
+                    let pattern = resolved(self.conf_dir, argument);
+                    if glob::is_pattern(&pattern) && !self.unit.patterns.contains(&pattern) {
+                        self.unit.patterns.push(pattern);
+                    }
                     for file in included(self.source, self.conf_dir, argument)? {
                         vsvc_id = self.file(&file, level, depth + 1)?.or(vsvc_id);
                     }
@@ -152,8 +205,30 @@ mod tests {
         .unwrap();
         assert_eq!((unit.vsvc_ids.as_slice(), unit.upstreams.as_slice()), (&[7, 8][..], &["u1".to_owned()][..]));
         assert_eq!((unit.anonymous.as_ref(), unit.other.as_ref()), (None, None));
-        let closure: Vec<_> = unit.closure.iter().map(|path| path.to_str().unwrap()).collect();
+        let closure: Vec<_> = unit.parts.keys().map(|path| path.to_str().unwrap()).collect();
         assert_eq!(closure, ["/c/auto_upstream/a.conf", "/c/auto_vhost/a.conf", "/c/deep/x.conf", "/c/id.conf"]);
+        let alone = |path: &str| unit.upstreams_alone(Path::new(path));
+        assert_eq!(alone("/c/auto_upstream/a.conf"), Some(&["u1".to_owned()][..]));
+        assert_eq!((alone("/c/auto_vhost/a.conf"), alone("/c/deep/x.conf"), alone("/c/absent")), (None, None, None));
+    }
+
+    #[test]
+    fn knows_which_parts_hold_upstreams_alone() {
+        let unit = scan(&[
+            ("auto_vhost/a.conf", "include one.conf; include more.conf; include twice.conf; include twice.conf;"),
+            ("one.conf", "upstream u1 {} upstream u2 { include peers.conf; }"),
+            ("peers.conf", "server 127.0.0.1:1;"),
+            ("more.conf", "upstream u3 {} include one_more.conf; server { vsvc_id 1; }"),
+            ("one_more.conf", "upstream u4 {}"),
+            ("twice.conf", "upstream u5 {}"),
+        ])
+        .unwrap();
+        let alone = |name: &str| unit.upstreams_alone(&Path::new("/c").join(name)).map(|names| names.join(" "));
+        assert_eq!(alone("one.conf").as_deref(), Some("u1 u2"));
+        assert_eq!(alone("one_more.conf").as_deref(), Some("u4"));
+        for name in ["auto_vhost/a.conf", "peers.conf", "more.conf", "twice.conf"] {
+            assert_eq!(alone(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
 
 use super::listener::options_of;
+use super::upstream::Cells;
 use super::{Cycle, Listener, SocketOptions, Stamp, UpstreamCell, Vhost, logs, wildcard_of};
 
 /// What a change does to the vhosts that it names.
@@ -23,6 +23,8 @@ pub enum Kind {
     Modify,
     /// They exist and go.
     Delete,
+    /// They are new or replaced, or they go.
+    Set,
 }
 
 /// A change of a cycle.
@@ -59,12 +61,10 @@ pub struct Prepared {
     pub(super) gone: Vec<Rc<Vhost>>,
     pub(super) new: Vec<Rc<Vhost>>,
     listeners: Vec<Rc<Listener>>,
-    pub(super) fresh_upstreams: Vec<(Arc<str>, Rc<UpstreamCell>)>,
-    pub(super) replaced_upstreams: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
-    pub(super) gone_upstreams: Vec<Arc<str>>,
+    pub(super) upstreams: Cells,
 }
 
-fn wrong(text: String) -> Refusal {
+pub(super) fn wrong(text: String) -> Refusal {
     Refusal::Wrong(text)
 }
 
@@ -90,14 +90,7 @@ impl Cycle {
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp, quarantined }));
         }
-        Ok(Prepared {
-            gone,
-            new,
-            listeners,
-            fresh_upstreams: cells.fresh.into_iter().collect(),
-            replaced_upstreams: cells.replaced,
-            gone_upstreams: cells.gone,
-        })
+        Ok(Prepared { gone, new, listeners, upstreams: cells })
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
@@ -116,7 +109,7 @@ impl Cycle {
                 return Err(duplicate_id(id, &first.place, vhost));
             }
             match (change.kind, vhosts.get(&id)) {
-                (Kind::Modify, Some(old)) => gone.push(Rc::clone(old)),
+                (Kind::Modify | Kind::Set, Some(old)) => gone.push(Rc::clone(old)),
                 (Kind::Modify, None) => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to modify"))),
                 (_, Some(old)) => return Err(duplicate_id(id, &old.conf.place, vhost)),
                 (_, None) => {}
@@ -155,45 +148,6 @@ impl Cycle {
             *count += prepared.new.iter().filter(sets).count();
             *count -= prepared.gone.iter().filter(sets).count();
         }
-    }
-
-    fn prepare_upstreams(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Cells, Refusal> {
-        let current = self.upstreams.borrow();
-        let touched: HashSet<&str> = change.touched.iter().map(|name| &**name).collect();
-        let mut cells = Cells::default();
-        let mut kept: HashSet<&str> = HashSet::new();
-        for upstream in &change.upstreams {
-            let name = &upstream.name;
-            let duplicate = || wrong(format!("duplicate upstream \"{name}\" in {}", upstream.place));
-            match current.get(name) {
-                Some(cell) if touched.contains(&**name) => {
-                    if !kept.insert(name) {
-                        return Err(duplicate());
-                    }
-                    cells.replaced.push((Rc::clone(cell), Arc::clone(upstream)));
-                }
-                Some(_) => return Err(duplicate()),
-                None => match cells.fresh.entry(Arc::clone(name)) {
-                    Entry::Occupied(_) => return Err(duplicate()),
-                    Entry::Vacant(entry) => drop(entry.insert(UpstreamCell::new(upstream))),
-                },
-            }
-        }
-        for name in &change.touched {
-            if kept.contains(&**name) || cells.fresh.contains_key(name) {
-                continue;
-            }
-            let Some(cell) = current.get(name) else {
-                return Err(wrong(format!("no upstream is named \"{name}\"")));
-            };
-            let leaving = gone.iter().filter(|vhost| vhost.upstreams.iter().any(|used| Rc::ptr_eq(used, cell))).count();
-            let staying = cell.users.get() as usize - leaving;
-            if staying > 0 {
-                return Err(wrong(format!("upstream \"{name}\" is still used by {staying} other vhost(s)")));
-            }
-            cells.gone.push(Arc::clone(name));
-        }
-        Ok(cells)
     }
 
     /// Checks the addresses and gives the listeners that are new.
@@ -277,7 +231,6 @@ impl Cycle {
         self.count_setters(&prepared);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
-        let mut upstreams = self.upstreams.borrow_mut();
         let mut committed = Committed::default();
 
         for vhost in &prepared.gone {
@@ -289,17 +242,8 @@ impl Cycle {
             if let Some(id) = vhost.conf.vsvc_id {
                 vhosts.remove(&id);
             }
-            for used in &vhost.upstreams {
-                used.users.set(used.users.get() - 1);
-            }
         }
-        for name in prepared.gone_upstreams {
-            upstreams.remove(&name);
-        }
-        for (cell, conf) in prepared.replaced_upstreams {
-            cell.replace(&conf);
-        }
-        upstreams.extend(prepared.fresh_upstreams);
+        self.commit_upstreams(prepared.upstreams, &prepared.gone, &prepared.new);
         for listener in &prepared.listeners {
             listeners.insert(listener.addr.clone(), Rc::clone(listener));
         }
@@ -318,9 +262,6 @@ impl Cycle {
             if let Some(id) = vhost.conf.vsvc_id {
                 vhosts.insert(id, Rc::clone(vhost));
             }
-            for used in &vhost.upstreams {
-                used.users.set(used.users.get() + 1);
-            }
         }
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
@@ -333,7 +274,7 @@ impl Cycle {
                 listeners.remove(addr);
             }
         }
-        drop((listeners, upstreams, vhosts));
+        drop((listeners, vhosts));
         self.digest_with(touched);
         committed
     }
@@ -353,24 +294,6 @@ impl Committed {
         if !self.listeners.iter().any(|(known, _)| known == addr) {
             self.listeners.push((addr.clone(), 0));
         }
-    }
-}
-
-/// The upstreams of a change.
-#[derive(Default)]
-struct Cells {
-    fresh: HashMap<Arc<str>, Rc<UpstreamCell>>,
-    replaced: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
-    gone: Vec<Arc<str>>,
-}
-
-impl Cells {
-    /// The cell of a name once the change is made.
-    fn find(&self, cycle: &Cycle, name: &Arc<str>) -> Option<Rc<UpstreamCell>> {
-        if self.gone.contains(name) {
-            return None;
-        }
-        self.fresh.get(name).cloned().or_else(|| cycle.upstream(name))
     }
 }
 

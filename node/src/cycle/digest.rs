@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use dysvr_conf::model::{ListenAddr, UpstreamRef};
 
+use super::upstream::key;
 use super::{Cycle, Prepared, Vhost, wildcard_of};
 
 /// The sum: 128 bits, so that two different cycles of any life do not meet by chance. Nothing protects it against somebody
@@ -127,13 +128,10 @@ impl Touched {
         listeners.sort();
         listeners.dedup();
         let used = vhosts().flat_map(|vhost| &vhost.conf.upstreams).filter_map(|used| match used {
-            UpstreamRef::Named(name) => Some(Arc::clone(name)),
+            UpstreamRef::Named(name) => Some(key(name)),
             UpstreamRef::Implicit(_) => None,
         });
-        let fresh = prepared.fresh_upstreams.iter().map(|(name, _)| Arc::clone(name));
-        let replaced = prepared.replaced_upstreams.iter().map(|(_, conf)| Arc::clone(&conf.name));
-        let gone = prepared.gone_upstreams.iter().cloned();
-        let mut upstreams: Vec<Arc<str>> = used.chain(fresh).chain(replaced).chain(gone).collect();
+        let mut upstreams: Vec<Arc<str>> = used.chain(prepared.upstreams.keys()).collect();
         upstreams.sort();
         upstreams.dedup();
         Self { listeners, upstreams, vhosts: prepared.new.iter().map(|vhost| vhost.sum()).sum() }
@@ -150,13 +148,13 @@ impl Cycle {
     pub fn counted_digest(&self) -> Sum {
         let (listeners, upstreams) = (self.listeners.borrow(), self.upstreams.borrow());
         let mut sum: Sum = listeners.values().map(|listener| listener.summed()).sum();
-        sum += upstreams.values().map(|cell| cell.sum()).sum();
+        sum += upstreams.named.values().map(|cell| cell.sum()).sum();
         self.each_vhost(|vhost| {
             sum += vhost.sum();
             // A vhost that passes to an upstream which the cycle knows no more: never right.
             for (used, cell) in vhost.conf.upstreams.iter().zip(&vhost.upstreams) {
                 if let UpstreamRef::Named(name) = used
-                    && upstreams.get(name).is_none_or(|known| !Rc::ptr_eq(known, cell))
+                    && upstreams.named.get(&key(name)).is_none_or(|known| !Rc::ptr_eq(known, cell))
                 {
                     sum += Sum::of(Kind::Lost, (Who::from(vhost), name));
                 }
@@ -208,7 +206,7 @@ impl Cycle {
             _ => {
                 let (listeners, upstreams) = (self.listeners.borrow(), self.upstreams.borrow());
                 let mut sum: Sum = listeners.values().map(|listener| listener.sum()).sum();
-                sum += upstreams.values().map(|cell| cell.sum()).sum();
+                sum += upstreams.named.values().map(|cell| cell.sum()).sum();
                 self.each_vhost(|vhost| sum += vhost.sum());
                 sum
             }
@@ -219,7 +217,7 @@ impl Cycle {
     fn sum_of(&self, touched: &Touched) -> Sum {
         let (listeners, upstreams) = (self.listeners.borrow(), self.upstreams.borrow());
         let listeners = touched.listeners.iter().filter_map(|addr| listeners.get(addr)).map(|listener| listener.sum());
-        let upstreams = touched.upstreams.iter().filter_map(|name| upstreams.get(name)).map(|cell| cell.sum());
+        let upstreams = touched.upstreams.iter().filter_map(|name| upstreams.named.get(name)).map(|cell| cell.sum());
         listeners.chain(upstreams).sum()
     }
 }

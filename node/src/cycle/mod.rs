@@ -64,7 +64,7 @@ pub struct Cycle {
     pub conf: Rc<Config>,
     listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
     vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
-    upstreams: RefCell<HashMap<Arc<str>, Rc<UpstreamCell>>>,
+    upstreams: RefCell<upstream::Upstreams>,
     count: Cell<usize>,
     /// How many vhosts set each of the variables that `http` itself uses (`Http::named`).
     setters: RefCell<HashMap<Arc<str>, usize>>,
@@ -104,11 +104,6 @@ impl Cycle {
     /// `http {}`, if the configuration has one.
     pub fn http(&self) -> Option<&Http> {
         self.conf.http.as_ref()
-    }
-
-    /// The upstream of a name.
-    pub fn upstream(&self, name: &str) -> Option<Rc<UpstreamCell>> {
-        self.upstreams.borrow().get(name).cloned()
     }
 
     /// The vhost of an id.

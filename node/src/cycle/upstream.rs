@@ -1,12 +1,17 @@
-//! Upstreams as they run.
+//! Upstreams as they run, and their part of a change.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dysvr_conf::model;
+use dysvr_conf::model::{self, UpstreamRef};
 
+use super::change::wrong;
 use super::digest::{Kind, Sum};
+use super::{Change, Cycle, Refusal, Vhost};
 use crate::http::upstream::State;
 
 /// An upstream at one moment: its configuration, and the health, counters and idle connections of its peers.
@@ -23,8 +28,8 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct UpstreamCell {
     current: RefCell<Rc<Upstream>>,
-    /// Vhosts that pass to it; it cannot go while there are any.
-    pub(super) users: Cell<u32>,
+    /// How many times vhosts pass to it; it cannot go while there are any.
+    users: Cell<u32>,
 }
 
 impl UpstreamCell {
@@ -44,9 +49,189 @@ impl UpstreamCell {
         Sum::of(Kind::Upstream, (&*current.conf.name, current.conf.digest.0, self.users.get()))
     }
 
-    pub(super) fn replace(&self, conf: &Arc<model::Upstream>) {
+    fn replace(&self, conf: &Arc<model::Upstream>) {
         let old = self.get();
         let state = State::carry_over(&old.state, &old.conf, conf);
         self.current.replace(Rc::new(Upstream { conf: Arc::clone(conf), state }));
+    }
+}
+
+/// The upstreams of a process.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams {
+    /// By name in lower case: names have no case.
+    pub(super) named: HashMap<Arc<str>, Rc<UpstreamCell>>,
+    /// How many times vhosts pass to hosts that are no upstreams, by host in lower case.
+    hosts: HashMap<Box<str>, u32>,
+}
+
+/// The upstreams of a change.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    fresh: HashMap<Arc<str>, Rc<UpstreamCell>>,
+    replaced: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
+    gone: HashSet<Arc<str>>,
+}
+
+impl Cells {
+    /// What the upstreams that come, change or go are known by.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Arc<str>> {
+        let replaced = self.replaced.iter().map(|(_, conf)| key(&conf.name));
+        self.fresh.keys().chain(&self.gone).cloned().chain(replaced)
+    }
+
+    /// The cell of a name once the change is made.
+    pub(super) fn find(&self, cycle: &Cycle, name: &str) -> Option<Rc<UpstreamCell>> {
+        let key = lower(name);
+        if self.gone.contains(&*key) {
+            return None;
+        }
+        self.fresh.get(&*key).cloned().or_else(|| cycle.upstream(name))
+    }
+}
+
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// What a name is known by.
+pub(super) fn key(name: &Arc<str>) -> Arc<str> {
+    match lower(name) {
+        Cow::Borrowed(_) => Arc::clone(name),
+        Cow::Owned(lower) => lower.into(),
+    }
+}
+
+/// The host of an upstream that a `proxy_pass` makes, which is called `HOST[:PORT]`, in lower case.
+fn host_of(upstream: &model::Upstream) -> Option<Cow<'_, str>> {
+    let name = &*upstream.name;
+    let plain = !name.starts_with('[') && !name.starts_with("unix:");
+    plain.then(|| lower(name.split_once(':').map_or(name, |(host, _)| host)))
+}
+
+impl Cycle {
+    /// The upstream of a name.
+    pub fn upstream(&self, name: &str) -> Option<Rc<UpstreamCell>> {
+        self.upstreams.borrow().named.get(&*lower(name)).cloned()
+    }
+
+    pub(super) fn prepare_upstreams(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Cells, Refusal> {
+        let all = self.upstreams.borrow();
+        let touched: HashSet<Arc<str>> = change.touched.iter().map(key).collect();
+        let mut cells = Cells::default();
+        let mut kept: HashSet<Arc<str>> = HashSet::new();
+        for upstream in &change.upstreams {
+            let key = key(&upstream.name);
+            let duplicate = || wrong(format!("duplicate upstream \"{}\" in {}", upstream.name, upstream.place));
+            match all.named.get(&key) {
+                Some(cell) if touched.contains(&key) => {
+                    if !kept.insert(key) {
+                        return Err(duplicate());
+                    }
+                    cells.replaced.push((Rc::clone(cell), Arc::clone(upstream)));
+                }
+                Some(_) => return Err(duplicate()),
+                None => match cells.fresh.entry(key) {
+                    Entry::Occupied(_) => return Err(duplicate()),
+                    Entry::Vacant(entry) => drop(entry.insert(UpstreamCell::new(upstream))),
+                },
+            }
+        }
+        // In a load nothing stands beside the change.
+        if !all.hosts.is_empty() {
+            all.check_hosts(&cells, gone)?;
+        }
+        let mut leaving: HashMap<*const UpstreamCell, u32> = HashMap::new();
+        for used in gone.iter().flat_map(|vhost| &vhost.upstreams) {
+            *leaving.entry(Rc::as_ptr(used)).or_default() += 1;
+        }
+        for name in &change.touched {
+            let key = key(name);
+            if kept.contains(&key) || cells.fresh.contains_key(&key) {
+                continue;
+            }
+            let Some(cell) = all.named.get(&key) else {
+                return Err(wrong(format!("no upstream is named \"{name}\"")));
+            };
+            let staying = cell.users.get() - leaving.get(&Rc::as_ptr(cell)).copied().unwrap_or_default();
+            if staying > 0 {
+                return Err(wrong(format!("upstream \"{name}\" is still used by {staying} other vhost(s)")));
+            }
+            cells.gone.insert(key);
+        }
+        Ok(cells)
+    }
+
+    pub(super) fn commit_upstreams(&self, cells: Cells, gone: &[Rc<Vhost>], new: &[Rc<Vhost>]) {
+        let mut all = self.upstreams.borrow_mut();
+        for vhost in gone {
+            for (used, conf) in vhost.upstreams.iter().zip(&vhost.conf.upstreams) {
+                used.users.set(used.users.get() - 1);
+                if let UpstreamRef::Implicit(upstream) = conf {
+                    all.forget_host(upstream);
+                }
+            }
+        }
+        for name in cells.gone {
+            all.named.remove(&name);
+        }
+        for (cell, conf) in cells.replaced {
+            cell.replace(&conf);
+        }
+        all.named.extend(cells.fresh);
+        for vhost in new {
+            for (used, conf) in vhost.upstreams.iter().zip(&vhost.conf.upstreams) {
+                used.users.set(used.users.get() + 1);
+                if let UpstreamRef::Implicit(upstream) = conf {
+                    all.note_host(upstream);
+                }
+            }
+        }
+    }
+}
+
+impl Upstreams {
+    /// A `proxy_pass` to a host means the upstream of that name if there is one. One that is new would take over what
+    /// vhosts pass to the host by now, which only those vhosts can be made anew for.
+    fn check_hosts(&self, cells: &Cells, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
+        for (name, cell) in &cells.fresh {
+            let Some(users) = self.hosts.get(&**name) else { continue };
+            let implicit = gone.iter().flat_map(|vhost| &vhost.conf.upstreams).filter(|used| match used {
+                UpstreamRef::Implicit(upstream) => host_of(upstream).is_some_and(|host| *host == **name),
+                UpstreamRef::Named(_) => false,
+            });
+            let staying = *users as usize - implicit.count();
+            if staying > 0 {
+                let place = &cell.get().conf.place;
+                return Err(Refusal::NeedsReload(format!(
+                    "{staying} other vhost(s) pass to the host \"{name}\", which becomes an upstream in {place}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_host(&mut self, upstream: &model::Upstream) {
+        if let Some(host) = host_of(upstream) {
+            match self.hosts.get_mut(&*host) {
+                Some(users) => *users += 1,
+                None => drop(self.hosts.insert(host.into(), 1)),
+            }
+        }
+    }
+
+    fn forget_host(&mut self, upstream: &model::Upstream) {
+        if let Some(host) = host_of(upstream)
+            && let Some(users) = self.hosts.get_mut(&*host)
+        {
+            *users -= 1;
+            if *users == 0 {
+                self.hosts.remove(&*host);
+            }
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! From a task line to a change of the cycle. Master and workers both call this, on the same bytes.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::load_fragment;
-use dysvr_conf::model::{Fragment, VsvcId};
+use dysvr_conf::load::{Running, load_fragment};
+use dysvr_conf::model::{Fragment, OrderKey, OrderStep, VsvcId};
+use dysvr_conf::problem::Place;
 use dysvr_conf::source::Source;
 
 use crate::cycle::{Change, Cycle, Kind, Refusal, Stamp};
@@ -20,17 +24,31 @@ pub fn change_of(
     let Some(http) = cycle.http() else {
         return Err(Refusal::NeedsReload("the running configuration has no http block".into()));
     };
-    let touched: BTreeSet<&str> = task.ups_ids.iter().map(String::as_str).collect();
-    let known = |name: &str| !touched.contains(name) && cycle.upstream(name).is_some();
-    let fragment = load_fragment(http, &task.conf, &known, source, interner)
+    let touched: BTreeSet<String> = task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let known = |name: &str| {
+        let cell = cycle.upstream(name).filter(|_| !touched.contains(name))?;
+        Some(Arc::clone(&cell.get().conf.name))
+    };
+    let standing = OnceCell::new();
+    let reached = |file: &Path| standing.get_or_init(|| standing_in(task, cycle)).get(file).cloned();
+    let running = Running { http, upstream: &known, reached: &reached };
+    let fragment = load_fragment(&running, &task.conf, source, interner)
         .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
     check_ids(task, &fragment)?;
     let kind = match task.kind {
         task::Kind::Add => Kind::Add,
         task::Kind::Modify => Kind::Modify,
         task::Kind::Delete => Kind::Delete,
+        task::Kind::Set => Kind::Set,
     };
-    let removed = if kind == Kind::Delete { task.vsvc_ids.iter().copied().map(VsvcId).collect() } else { Vec::new() };
+    let removed = match kind {
+        Kind::Delete => task.vsvc_ids.iter().copied().map(VsvcId).collect(),
+        Kind::Set => {
+            let held: BTreeSet<VsvcId> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
+            task.vsvc_ids.iter().copied().map(VsvcId).filter(|id| !held.contains(id)).collect()
+        }
+        Kind::Load | Kind::Add | Kind::Modify => Vec::new(),
+    };
     Ok(Change {
         kind,
         vhosts: fragment.vhosts,
@@ -44,6 +62,23 @@ pub fn change_of(
         },
         stamp: Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) },
     })
+}
+
+/// The files that hold what the task replaces, and how the source leads to them. What a vhost's file includes is changed
+/// so without the vhost.
+fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderStep>> {
+    let mut files = HashMap::new();
+    let mut stands = |place: &Place, order: &OrderKey| {
+        files.entry(Arc::clone(&place.file)).or_insert_with(|| order.steps_to_file().to_vec());
+    };
+    for upstream in task.ups_ids.iter().filter_map(|name| cycle.upstream(name)) {
+        let conf = &upstream.get().conf;
+        stands(&conf.place, &conf.order);
+    }
+    for vhost in task.vsvc_ids.iter().filter_map(|id| cycle.vhost(VsvcId(*id))) {
+        stands(&vhost.conf.place, &vhost.conf.order);
+    }
+    files
 }
 
 /// The ids of the line against what the configuration holds. For a delete that is nothing.
@@ -65,13 +100,16 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
             wrong(format!("{conf} of a delete holds servers or upstreams"))
         }
         task::Kind::Delete => Ok(()),
-        _ if vsvc_ids != said_vsvc_ids => {
+        task::Kind::Set if !vsvc_ids.is_subset(&said_vsvc_ids) => {
+            wrong(format!("vsvc_ids={} but {conf} holds {}", list(&said_vsvc_ids), list(&vsvc_ids)))
+        }
+        task::Kind::Add | task::Kind::Modify if vsvc_ids != said_vsvc_ids => {
             wrong(format!("vsvc_ids={} but {conf} holds {}", list(&said_vsvc_ids), list(&vsvc_ids)))
         }
         task::Kind::Add if ups_ids != said_ups_ids => {
             wrong(format!("ups_ids={} but {conf} holds {}", list(&said_ups_ids), list(&ups_ids)))
         }
-        task::Kind::Modify if !ups_ids.is_subset(&said_ups_ids) => {
+        task::Kind::Modify | task::Kind::Set if !ups_ids.is_subset(&said_ups_ids) => {
             wrong(format!("ups_ids={} but {conf} holds {}", list(&said_ups_ids), list(&ups_ids)))
         }
         _ => check_ports(task, fragment),

@@ -18,6 +18,9 @@ pub enum Kind {
     Delete,
     /// `type=2`: they are there and change.
     Modify,
+    /// `type=3`: they become what the configuration file says, as one change: what it holds is added or replaced, what it
+    /// does not hold goes.
+    Set,
 }
 
 impl Kind {
@@ -27,6 +30,7 @@ impl Kind {
             Self::Add => 0,
             Self::Delete => 1,
             Self::Modify => 2,
+            Self::Set => 3,
         }
     }
 }
@@ -38,6 +42,7 @@ impl fmt::Display for Kind {
             Self::Add => "add_server",
             Self::Delete => "del_server",
             Self::Modify => "mod_server",
+            Self::Set => "set_server",
         })
     }
 }
@@ -230,7 +235,11 @@ impl TaskLine {
             "0" => Kind::Add,
             "1" => Kind::Delete,
             "2" => Kind::Modify,
-            other => return Err(format!("type={} is none of 0 (add), 1 (delete), 2 (modify)", other.escape_debug())),
+            "3" => Kind::Set,
+            other => {
+                let other = other.escape_debug();
+                return Err(format!("type={other} is none of 0 (add), 1 (delete), 2 (modify), 3 (set)"));
+            }
         };
         if let Some(other) = take(Key::ServerType).filter(|value| value != "0") {
             return Err(format!("server_type={} is not supported: only 0 (http) is", other.escape_debug()));

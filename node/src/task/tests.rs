@@ -66,7 +66,10 @@ fn what_is_refused_and_how() {
         ("type=0 conf=/x status=I".into(), "task_id is missing in line 1"),
         (format!("# head\n\n{ok} type=0"), "duplicate key type in line 3"),
         (format!("{ok} a=1 a=2"), "duplicate key a in line 1"),
-        ("type=3 conf=/x task_id=7 status=I".into(), "type=3 is none of 0 (add), 1 (delete), 2 (modify) in line 1"),
+        (
+            "type=4 conf=/x task_id=7 status=I".into(),
+            "type=4 is none of 0 (add), 1 (delete), 2 (modify), 3 (set) in line 1",
+        ),
         (format!("{ok} server_type=1"), "server_type=1 is not supported: only 0 (http) is in line 1"),
         ("type=0 conf=x task_id=7 status=I".into(), "conf=x is not an absolute path in line 1"),
         ("type=0 conf=/x task_id=0 status=I".into(), "task_id=0 is not a task in line 1"),
@@ -182,7 +185,7 @@ fn a_verdict_does_not_flip_into_the_other() {
 }
 
 fn any_task() -> impl Strategy<Value = TaskLine> {
-    let kind = prop_oneof![Just(Kind::Add), Just(Kind::Delete), Just(Kind::Modify)];
+    let kind = prop_oneof![Just(Kind::Add), Just(Kind::Delete), Just(Kind::Modify), Just(Kind::Set)];
     let mode = proptest::option::of(prop_oneof![Just(Mode::InPlace), Just(Mode::Reload)]);
     let status = prop_oneof![
         Just((Status::Init, None)),

@@ -15,7 +15,7 @@ fn with_upstream(id: u64, upstream: &str) -> String {
     format!("upstream {upstream} {{ }}\n{}", vhost(id))
 }
 
-/// A node with a.conf (1, upstream ua), b.conf (2), both with common.conf.
+/// A node with a.conf (1, upstream ua), b.conf (2), both with common.conf, and z.conf (8, with upstream ub in a file).
 fn before() -> Memory {
     let mut memory = Memory::default();
     memory.insert("/c/nginx.conf", MAIN);
@@ -23,6 +23,9 @@ fn before() -> Memory {
     memory.insert("/c/common.conf", "location / {}");
     memory.insert("/c/auto_vhost/a.conf", with_upstream(1, "ua"));
     memory.insert("/c/auto_vhost/b.conf", vhost(2));
+    let z = "include ./auto_upstream/b.conf; server { vsvc_id 8; include parts/z_*.conf; }";
+    memory.insert("/c/auto_vhost/z.conf", z);
+    memory.insert("/c/auto_upstream/b.conf", "upstream ub {}");
     memory
 }
 
@@ -81,24 +84,37 @@ fn what_a_task_asks_of_the_proxy() {
         (vec![(a, with_upstream(1, "ua2"))], vec![], r#"mod_server [1] ["ua", "ua2"] ["a.conf"]"#),
         // A shared include: all that use it.
         (vec![("common.conf", String::new())], vec![], r#"mod_server [1, 2] ["ua"] ["a.conf", "b.conf"]"#),
-        // Everything at once; the deleted vhost's upstream goes last, for b.conf may have used it.
-        (
-            vec![(b, vhost(2)), (c, vhost(3))],
-            vec![a],
-            r#"del_server [1] [] []; mod_server [2] [] ["b.conf"]; add_server [3] [] ["c.conf"]; del_server [] ["ua"] []"#,
-        ),
+        // Everything at once.
+        (vec![(b, vhost(2)), (c, vhost(3))], vec![a], r#"set_server [1, 2, 3] ["ua"] ["b.conf", "c.conf"]"#),
         // A vhost that moves to another file is modified.
         (vec![(c, vhost(2))], vec![b], r#"mod_server [2] [] ["c.conf"]"#),
-        // Another vhost in the same file.
-        (vec![(b, vhost(5))], vec![], r#"del_server [2] [] []; add_server [5] [] ["b.conf"]"#),
+        // Another vhost in the same file, or beside it.
+        (vec![(b, vhost(5))], vec![], r#"set_server [2, 5] [] ["b.conf"]"#),
+        (vec![(b, two)], vec![], r#"set_server [2, 4] [] ["b.conf"]"#),
+        // An upstream that moves.
+        (vec![(b, with_upstream(2, "ua")), (a, vhost(1))], vec![], r#"mod_server [1, 2] ["ua"] ["a.conf", "b.conf"]"#),
+        // Upstreams alone: vhosts that include them stay as they are, unless none of the names stays.
+        (vec![("auto_upstream/b.conf", "upstream ub { x; }".into())], vec![], r#"mod_server [] ["ub"] ["b.conf"]"#),
+        (
+            vec![("auto_upstream/b.conf", "upstream ub {} upstream more {}".into())],
+            vec![],
+            r#"mod_server [] ["more", "ub"] ["b.conf"]"#,
+        ),
+        (
+            vec![("auto_upstream/b.conf", "upstream other {}".into())],
+            vec![],
+            r#"mod_server [8] ["other", "ub"] ["z.conf"]"#,
+        ),
+        (
+            vec![("auto_upstream/b.conf", "upstream ub {} map $a $b {}".into())],
+            vec![],
+            r#"reload: "map" in /c/auto_upstream/b.conf:1 changes http as a whole"#,
+        ),
+        // A file that a pattern in a vhost finds.
+        (vec![("parts/z_1.conf", "location /z {}".into())], vec![], r#"mod_server [8] ["ub"] ["z.conf"]"#),
         // Files that nothing reads yet.
         (vec![("auto_upstream/x.conf", "upstream x {}".into())], vec![], ""),
-        (vec![(b, two)], vec![], "reload: /c/auto_vhost/b.conf gains a vhost beside others"),
-        (
-            vec![(b, with_upstream(2, "ua"))],
-            vec![a],
-            r#"reload: upstream "ua" moves from /c/auto_vhost/a.conf to /c/auto_vhost/b.conf"#,
-        ),
+        (vec![(b, with_upstream(2, "ua"))], vec![a], r#"set_server [1, 2] ["ua"] ["b.conf"]"#),
         (vec![("http.d/map.conf", String::new())], vec![], "reload: /c/http.d/map.conf belongs to http as a whole"),
         (
             vec![("http.d/new.conf", "map $a $b {}".into())],

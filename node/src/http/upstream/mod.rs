@@ -9,12 +9,14 @@ mod pool;
 mod reaper;
 
 use std::cell::{Cell, OnceCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dysvr_conf::model;
+use smallvec::SmallVec;
 
 pub use balance::{Choice, Outcome, Turn};
 pub use connection::{Outgoing, PeerConnection, connect};
@@ -60,27 +62,30 @@ impl State {
     }
 
     /// Of an upstream that replaces another one: peers with the same address keep their health, their counters and their
-    /// connections, also those that are in use right now.
+    /// connections, also those that are in use right now. Whether a peer is a backup decides between two of one address
+    /// alone.
     pub fn carry_over(old: &Self, old_conf: &model::Upstream, new_conf: &model::Upstream) -> Self {
         let Some(old) = old.inner.get() else { return Self::default() };
         let mut left: Vec<Option<(&model::Peer, &Rc<PeerState>)>> =
             old_conf.peers.iter().zip(&old.peers).map(Some).collect();
-        let keep = |conf: &model::Peer| {
-            let same = |slot: &&mut Option<(&model::Peer, &Rc<PeerState>)>| {
-                slot.is_some_and(|(known, _)| known.addr == conf.addr && known.backup == conf.backup)
-            };
-            match left.iter_mut().find(same).and_then(Option::take) {
-                Some((known, state)) => {
-                    if known.weight != conf.weight {
-                        state.current_weight.set(0);
-                        state.effective_weight.set(i64::from(conf.weight));
-                    }
-                    Rc::clone(state)
-                }
-                None => Rc::new(PeerState::new(conf)),
-            }
+        let mut by_addr: HashMap<&model::ListenAddr, SmallVec<[usize; 1]>> = HashMap::new();
+        for (index, peer) in old_conf.peers.iter().enumerate() {
+            by_addr.entry(&peer.addr).or_default().push(index);
+        }
+        let mut keep = |conf: &model::Peer, exactly: bool| {
+            let candidates = by_addr.get(&conf.addr)?;
+            let index = *candidates
+                .iter()
+                .find(|index| left[**index].is_some_and(|(known, _)| !exactly || known.backup == conf.backup))?;
+            let (known, state) = left[index].take()?;
+            state.change_weight(known, conf);
+            Some(Rc::clone(state))
         };
-        let peers = new_conf.peers.iter().map(keep).collect();
+        let mut peers: Vec<Option<Rc<PeerState>>> = new_conf.peers.iter().map(|peer| keep(peer, true)).collect();
+        for (peer, conf) in peers.iter_mut().zip(&new_conf.peers).filter(|(peer, _)| peer.is_none()) {
+            *peer = keep(conf, false).or_else(|| Some(Rc::new(PeerState::new(conf))));
+        }
+        let peers = peers.into_iter().flatten().collect();
         for (_, state) in left.into_iter().flatten() {
             state.retired.set(true);
         }
@@ -107,6 +112,15 @@ impl PeerState {
         let state = Self::default();
         state.effective_weight.set(i64::from(conf.weight));
         state
+    }
+
+    /// The turns of a peer with another weight begin anew. What its failures have cost it stays, in proportion.
+    fn change_weight(&self, known: &model::Peer, conf: &model::Peer) {
+        if known.weight != conf.weight || known.backup != conf.backup {
+            let effective = self.effective_weight.get() * i64::from(conf.weight) / i64::from(known.weight);
+            self.current_weight.set(0);
+            self.effective_weight.set(effective);
+        }
     }
 }
 
