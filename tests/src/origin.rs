@@ -65,6 +65,11 @@ impl Origin {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
+    /// How many connections to it are open.
+    pub fn open(&self) -> usize {
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// How many connections it has accepted.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)

@@ -17,6 +17,8 @@ pub enum Kind {
     Delete,
     /// 2
     Modify,
+    /// 3
+    Set,
 }
 
 /// One task line, as written.
