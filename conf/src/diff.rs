@@ -38,7 +38,7 @@ pub struct UpstreamState {
     /// What it says.
     pub digest: Digest,
     /// What its names led to.
-    pub peers: Vec<Peer>,
+    pub peers: Box<[Peer]>,
 }
 
 impl From<&Http> for Inventory {

@@ -83,9 +83,9 @@ pub struct Vhost {
     /// Its place in the fully expanded source: decides default server, first regex, first of equal names.
     pub order: OrderKey,
     /// At least one (`listen` absent is `*:80`, or `*:8000` without root).
-    pub listens: Vec<Listen>,
+    pub listens: Box<[Listen]>,
     /// At least one (absent is the empty name).
-    pub names: Vec<ServerName>,
+    pub names: Box<[ServerName]>,
     /// Server-level configuration, merged.
     pub srv: Arc<SrvConf>,
     /// Location-level configuration outside any location, merged.
@@ -95,9 +95,9 @@ pub struct Vhost {
     /// Its locations.
     pub locations: Locations,
     /// The names behind [`crate::variable::Variable::Slot`].
-    pub variables: Vec<Arc<str>>,
+    pub variables: Box<[Arc<str>]>,
     /// The upstreams that it passes to, by name; `proxy::Target::Upstream` is an index into this.
-    pub upstreams: Vec<UpstreamRef>,
+    pub upstreams: Box<[UpstreamRef]>,
     /// What its block says, includes expanded. Two vhosts of one `http` with equal digests do the same.
     pub digest: Digest,
 }
@@ -114,7 +114,7 @@ pub enum UpstreamRef {
 /// The place of something in the fully expanded source, comparable without expanding it: for each file of the chain of
 /// includes the byte offset of the include and the file that it leads to, at last the offset of the block itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OrderKey(pub Box<[OrderStep]>);
+pub struct OrderKey(pub Arc<[OrderStep]>);
 
 /// One file of an [`OrderKey`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -226,11 +226,11 @@ impl fmt::Display for ServerName {
 #[derive(Debug, Default)]
 pub struct Locations {
     /// `=` and prefix locations, sorted by pattern; an exact one stands before a prefix one of the same pattern.
-    pub prefixes: Vec<Arc<Location>>,
+    pub prefixes: Box<[Arc<Location>]>,
     /// `~` and `~*` in the order of the file.
-    pub regexes: Vec<Arc<Location>>,
+    pub regexes: Box<[Arc<Location>]>,
     /// `@name`; only directly in a `server`.
-    pub named: Vec<Arc<Location>>,
+    pub named: Box<[Arc<Location>]>,
 }
 
 /// One `location {}`.
@@ -279,7 +279,7 @@ pub struct Upstream {
     /// The file that it stands in is reached through this place of the source.
     pub order: OrderKey,
     /// At least one.
-    pub peers: Vec<Peer>,
+    pub peers: Box<[Peer]>,
     /// `keepalive N`: idle connections that a worker keeps to it. `None`: every connection is closed after its request.
     pub keepalive: Option<u32>,
     /// What its block says. Host names in it may lead elsewhere all the same: compare `peers` too.

@@ -66,7 +66,7 @@ fn the_seed_loads() {
     assert_eq!(location.conf.proxy.set_headers.len(), 4);
     let Some(Handler::Proxy(pass)) = &location.conf.handler else { panic!() };
     assert!(matches!(pass.target, Target::Upstream(0)));
-    assert_eq!(vhost.upstreams, [UpstreamRef::Named("1074728".into())]);
+    assert_eq!(*vhost.upstreams, [UpstreamRef::Named("1074728".into())]);
     assert_eq!(
         vhost.variables.iter().map(|name| &**name).collect::<Vec<_>>(),
         ["fetch_skip", "store_skip", "cache_md5_key", "userheader", "userrealip"]

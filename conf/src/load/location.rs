@@ -58,7 +58,7 @@ impl<'a> Load<'a> {
         outer: Option<Outer<'_>>,
     ) -> Locations {
         let mut prefixes: Vec<Placed> = Vec::new();
-        let mut locations = Locations::default();
+        let (mut regexes, mut named) = (Vec::new(), Vec::new());
         for (site, directive) in pending {
             let Some(location) = self.location(site, directive, parent, outer) else { continue };
             let location = Arc::new(location);
@@ -66,8 +66,8 @@ impl<'a> Load<'a> {
                 Pattern::Exact(_) | Pattern::Prefix { .. } => {
                     prefixes.push((location, Rc::clone(site), directive.end));
                 }
-                Pattern::Regex { .. } => locations.regexes.push(location),
-                Pattern::Named(_) => locations.named.push(location),
+                Pattern::Regex { .. } => regexes.push(location),
+                Pattern::Named(_) => named.push(location),
             }
         }
         // Stable: of equal ones the later is the duplicate.
@@ -78,8 +78,8 @@ impl<'a> Load<'a> {
                 self.problem(&pair[1].1, pair[1].2, format!("duplicate location \"{path}\""));
             }
         }
-        locations.prefixes = prefixes.into_iter().map(|(location, ..)| location).collect();
-        locations
+        let prefixes = prefixes.into_iter().map(|(location, ..)| location).collect();
+        Locations { prefixes, regexes: regexes.into(), named: named.into() }
     }
 
     fn location(

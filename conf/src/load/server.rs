@@ -69,14 +69,14 @@ impl<'a> Load<'a> {
             vsvc_id,
             place,
             order: key_of(site, directive),
-            listens,
-            names,
+            listens: listens.into(),
+            names: names.into(),
             srv,
             loc,
             script,
             locations,
-            variables: scope.names,
-            upstreams: scope.upstreams,
+            variables: scope.names.into(),
+            upstreams: scope.upstreams.into(),
             digest: words.digest(),
         })
     }

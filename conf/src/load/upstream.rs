@@ -68,7 +68,7 @@ impl<'a> Load<'a> {
             name,
             place: Place { file: Arc::clone(&site.file), line: directive.start().line },
             order: key_of(site, directive),
-            peers: set.peers,
+            peers: set.peers.into(),
             keepalive: set.keepalive,
             digest: self.block_digest(site, directive),
         }))
@@ -117,7 +117,7 @@ impl Call<'_, '_> {
             host => host.text().to_owned(),
         };
         let addresses = self.load.addresses(url).map_err(|error| format!("{error} in upstream \"{host}\""))?;
-        let peers: Vec<Peer> = addresses.into_iter().map(|addr| self.peer(addr)).collect();
+        let peers: Box<[Peer]> = addresses.into_iter().map(|addr| self.peer(addr)).collect();
         Ok(Arc::new(Upstream {
             name: self.string(text),
             place: self.place().unwrap_or_else(|| Place { file: Arc::clone(&self.site.file), line: 1 }),

@@ -161,12 +161,12 @@ mod tests {
         Pattern::Prefix { path: path.into(), no_regex: false }
     }
 
-    fn sorted(mut all: Vec<Arc<Location>>) -> Vec<Arc<Location>> {
+    fn sorted(mut all: Vec<Arc<Location>>) -> Box<[Arc<Location>]> {
         all.sort_by(|a, b| {
             let rank = |location: &Location| !matches!(location.pattern, Pattern::Exact(_));
             path_of(a).cmp(path_of(b)).then(rank(a).cmp(&rank(b)))
         });
-        all
+        all.into()
     }
 
     fn show(search: &Search) -> String {
@@ -187,9 +187,9 @@ mod tests {
     fn nginx_s_order() {
         let regex = |text: &str| Pattern::Regex { regex: Regex::new(text, false).unwrap(), groups: Box::default() };
         let inner = Locations {
-            prefixes: vec![location(prefix("/nest/in"), false, Locations::default())],
-            regexes: vec![location(regex(r"\.x$"), false, Locations::default())],
-            named: Vec::new(),
+            prefixes: [location(prefix("/nest/in"), false, Locations::default())].into(),
+            regexes: [location(regex(r"\.x$"), false, Locations::default())].into(),
+            named: Box::default(),
         };
         let all = Locations {
             prefixes: sorted(vec![
@@ -203,11 +203,12 @@ mod tests {
                 location(Pattern::Prefix { path: "/img/".into(), no_regex: true }, false, Locations::default()),
                 location(prefix("/nest/"), false, inner),
             ]),
-            regexes: vec![
+            regexes: [
                 location(regex(r"\.png$"), false, Locations::default()),
                 location(regex(r"^/a/.*png"), false, Locations::default()),
-            ],
-            named: vec![location(Pattern::Named("@n".into()), false, Locations::default())],
+            ]
+            .into(),
+            named: [location(Pattern::Named("@n".into()), false, Locations::default())].into(),
         };
         let table = [
             ("/", "= /"),

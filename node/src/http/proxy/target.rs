@@ -113,7 +113,7 @@ fn implicit(addr: ListenAddr, name: &Arc<str>) -> Rc<Upstream> {
         place: Place { file: Arc::from(std::path::Path::new("")), line: 0 },
         order: OrderKey::default(),
         digest: dysvr_conf::digest::Digest::default(),
-        peers: vec![peer],
+        peers: [peer].into(),
         keepalive: None,
     };
     let state = State::new(&conf);
