@@ -62,7 +62,7 @@ tools-test: tools
 	python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/packages :python3-venv
 
 tools-bench: tools
-	.ci/packages nginx:nginx-extras wrk:wrk
+	.ci/packages nginx:nginx-extras haproxy:haproxy wrk:wrk
 
 # The layout of a machine, and of the images (deploy/docker/Dockerfile installs with these targets).
 install: install-node install-controller install-systemd

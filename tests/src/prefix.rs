@@ -51,7 +51,15 @@ impl Prefix {
     /// # Errors
     /// When directories or files cannot be made.
     pub fn new(conf: &MainConf) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("dysvr-prefix-").tempdir().context("making a prefix")?;
+        Self::new_in(&std::env::temp_dir(), conf)
+    }
+
+    /// As [`Self::new`], below a directory of the caller's choice: on a disk or on a tmpfs.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn new_in(parent: &Path, conf: &MainConf) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("dysvr-prefix-").tempdir_in(parent).context("making a prefix")?;
         // Workers that have given up root must reach into it, as they reach into /etc/nginx.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let shm = Path::new("/dev/shm");

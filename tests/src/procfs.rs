@@ -56,6 +56,16 @@ pub fn user_system_ticks(pid: i32) -> Option<(u64, u64)> {
     Some((fields.get(11)?.parse().ok()?, fields.get(12)?.parse().ok()?))
 }
 
+/// Page faults of a process that needed no disk: memory touched for the first time, or copied on write.
+pub fn minor_faults(pid: i32) -> Option<u64> {
+    stat_fields(pid)?.get(7)?.parse().ok()
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: i32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
 /// The parent.
 pub fn parent(pid: i32) -> Option<i32> {
     stat_fields(pid)?.get(1)?.parse().ok()

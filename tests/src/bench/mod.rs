@@ -1,25 +1,34 @@
-//! Measurements beside nginx in the same run: what an update costs and how long it takes ([`update`]), what a proxied
-//! request costs ([`request`]). `dysvr-bench` runs them; [`mod@print`] and [`plot`] show what they give.
+//! Measurements beside nginx and haproxy in the same run: what an update costs and how long it takes at several sizes
+//! ([`update`], beside [`mod@reload`]), what a proxied request costs ([`request`]). `dysvr-bench` runs them; [`goals`] holds
+//! them against what is to be reached, [`mod@print`] and [`plot`] show what they give.
 
 pub mod corpus;
+pub mod driver;
 pub mod figures;
+pub mod goals;
+pub mod part;
 pub mod plot;
 pub mod print;
+pub mod reload;
 pub mod request;
+pub mod spent;
 pub mod update;
+pub mod updates;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The two programs that are compared.
+/// The programs that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Ours.
     Dysvr,
     /// nginx.
     Nginx,
+    /// haproxy.
+    Haproxy,
 }
 
 impl Peer {
@@ -28,6 +37,7 @@ impl Peer {
         match self {
             Self::Dysvr => "dysvr",
             Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -39,6 +49,7 @@ impl Peer {
         match self {
             Self::Dysvr => crate::proxy::dysvr_binary(),
             Self::Nginx => installed("nginx"),
+            Self::Haproxy => installed("haproxy"),
         }
     }
 }

@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Peer, figures, installed, progress};
+use serde_json::{Value, json};
+
+use super::goals::Goal;
+use super::part::Part;
+use super::plot::{Panel, Shape};
+use super::{Peer, figures, installed, print, progress};
 use crate::prefix::{MainConf, Prefix};
 use crate::process;
 use crate::procfs;
@@ -39,6 +44,7 @@ impl Figures {
         match peer {
             Peer::Dysvr => &self.dysvr,
             Peer::Nginx => &self.nginx,
+            Peer::Haproxy => &[],
         }
     }
 
@@ -49,9 +55,51 @@ impl Figures {
 
     /// The median of the pairs' ratios dysvr : nginx of processor time.
     pub fn ratio(&self) -> f64 {
-        let ratios: Vec<f64> =
-            self.dysvr.iter().zip(&self.nginx).map(|(one, other)| one.cpu_us / other.cpu_us).collect();
-        figures::median(&ratios)
+        let cpu = |turns: &[Turn]| turns.iter().map(|turn| turn.cpu_us).collect::<Vec<f64>>();
+        figures::paired_ratio(&cpu(&self.dysvr), &cpu(&self.nginx))
+    }
+}
+
+impl Part for Figures {
+    fn name(&self) -> &'static str {
+        "requests"
+    }
+
+    fn table(&self) -> String {
+        let rows = [Peer::Dysvr, Peer::Nginx].map(|peer| {
+            vec![
+                peer.name().to_owned(),
+                format!("{:.1} µs", self.median(peer, |turn| turn.cpu_us)),
+                format!("{:.1} µs", self.median(peer, |turn| turn.user_us)),
+                format!("{:.0}", self.median(peer, |turn| turn.rate)),
+                self.of(peer).len().to_string(),
+                if peer == Peer::Dysvr { format!("{:.2}", self.ratio()) } else { "1".to_owned() },
+            ]
+        });
+        print::table(
+            "One proxied request: 1 KiB, keepalive on both sides, one worker (medians)",
+            &["proxy", "CPU per request", "of that user", "requests/s", "pairs", "ratio of pairs"],
+            rows,
+        )
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        vec![Goal::beside("CPU per proxied request against nginx's", print::times(self.ratio()))]
+    }
+
+    fn panels(&self) -> Vec<Panel> {
+        let bars = [Peer::Dysvr, Peer::Nginx]
+            .map(|peer| (peer.name().to_owned(), self.median(peer, |turn| turn.cpu_us)))
+            .to_vec();
+        vec![Panel { title: "CPU per proxied request (1 KiB), µs".to_owned(), shape: Shape::Bars(bars) }]
+    }
+
+    fn json(&self) -> Value {
+        let turns = |peer: Peer| -> Vec<Value> {
+            let turns = self.of(peer).iter();
+            turns.map(|turn| json!({"cpu_us": turn.cpu_us, "user_us": turn.user_us, "rate": turn.rate})).collect()
+        };
+        json!({"dysvr": turns(Peer::Dysvr), "nginx": turns(Peer::Nginx)})
     }
 }
 
@@ -81,15 +129,9 @@ pub fn measure(pairs: usize, seconds: u64) -> Result<Figures> {
         turn(&wrk, taskset.as_deref(), proxy, 1)?;
     }
     for pair in 0..pairs {
-        let mut order = [Peer::Dysvr, Peer::Nginx];
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for peer in order {
-            match peer {
-                Peer::Dysvr => all.dysvr.push(turn(&wrk, taskset.as_deref(), &dysvr, seconds)?),
-                Peer::Nginx => all.nginx.push(turn(&wrk, taskset.as_deref(), &nginx, seconds)?),
-            }
+        for ours in [pair % 2 == 0, pair % 2 == 1] {
+            let (turns, proxy) = if ours { (&mut all.dysvr, &dysvr) } else { (&mut all.nginx, &nginx) };
+            turns.push(turn(&wrk, taskset.as_deref(), proxy, seconds)?);
             bar.inc(1);
         }
     }

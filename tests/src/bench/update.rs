@@ -1,183 +1,189 @@
-//! One vhost more: from the signal until every worker serves it, and the processor time that all processes of the proxy
-//! spend on it. For dysvr in place, for nginx by reload.
+//! Updates in place: from the signal until every worker serves it, and what all processes of the proxy spend on it.
+//!
+//! Proxies of several sizes run side by side and are updated in turn, so that whatever the machine does beside meets all
+//! of them and the ratio between sizes stays. Each size gets adds (at places all over the order), modifies and deletes.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 
-use super::corpus::{self, WHO};
+use super::corpus::{self, Vhost, WHO};
+use super::driver::Driver;
+use super::spent::Spent;
 use super::{Peer, figures, progress};
 use crate::client::{self, Connection};
 use crate::proxy::Proxy;
-use crate::task::{Kind, Line};
-use crate::{procfs, signal, wait};
+use crate::task::Kind;
+use crate::wait;
 
-/// No update of any peer takes longer.
+/// No start takes longer.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What was measured for one peer at one size.
-#[derive(Clone, Debug)]
+/// What an update does, in the order in which a series goes round.
+pub const KINDS: [Kind; 3] = [Kind::Add, Kind::Modify, Kind::Delete];
+
+/// Updates that are measured as one for processor time: it is counted in clock ticks where user space and kernel are told
+/// apart, and reading it costs more than one update does.
+const BLOCK: usize = 30;
+
+/// What was measured at one size.
+#[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Which.
-    pub peer: Peer,
     /// How many vhosts there were at the start.
     pub vhosts: usize,
-    /// Signal → every worker serves, in ms, one per update. For dysvr: → `D` in the task file, by inotify.
+    /// Signal → every worker serves (`D` in the task file, by inotify), in ms; every third an add, a modify, a delete.
     pub served_ms: Vec<f64>,
-    /// Signal → every worker has been asked by its pid and has answered, in ms; includes the asking.
-    pub asked_ms: Vec<f64>,
-    /// Processor time per update of master and workers, in ms; one for dysvr's whole series, one per reload for nginx.
-    pub cpu_ms: Vec<f64>,
-    /// Memory of all its processes before the first update, in MiB.
-    pub memory_mib: f64,
-    /// Start until it serves, in ms.
-    pub start_ms: f64,
+    /// Per update of master and workers, one for each block of updates.
+    pub spent: Vec<Spent>,
 }
 
 impl Figures {
+    /// The times of one kind of update; the n-th of each size ran beside the n-th of the others.
+    pub fn of(&self, kind: Kind) -> Vec<f64> {
+        let at = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
+        self.served_ms.iter().skip(at).step_by(KINDS.len()).copied().collect()
+    }
+
     /// Median of [`Self::served_ms`].
     pub fn served(&self) -> f64 {
         figures::median(&self.served_ms)
     }
 
-    /// Median of [`Self::cpu_ms`].
-    pub fn cpu(&self) -> f64 {
-        figures::median(&self.cpu_ms)
+    /// The 99th percentile of [`Self::served_ms`].
+    pub fn p99(&self) -> f64 {
+        figures::quantile(&self.served_ms, 0.99)
+    }
+
+    /// Median over the blocks.
+    pub fn spent(&self, what: impl Fn(&Spent) -> f64) -> f64 {
+        figures::median(&self.spent.iter().map(what).collect::<Vec<f64>>())
+    }
+
+    /// Mean over the blocks: for what is counted in ticks.
+    pub fn mean(&self, what: impl Fn(&Spent) -> f64) -> f64 {
+        self.spent.iter().map(what).sum::<f64>() / self.spent.len().max(1) as f64
     }
 }
 
-/// Measures one peer: `updates` for latency and as many for processor time.
+/// A proxy of one size under measurement.
+#[derive(Debug)]
+struct Size {
+    proxy: Proxy,
+    driver: Driver,
+    processes: BTreeSet<i32>,
+    pinned: BTreeMap<i32, Connection>,
+    changing: Vhost,
+    figures: Figures,
+}
+
+/// Measures: `rounds` rounds of an add, a modify and a delete at each size for latency, and as many for processor time.
 ///
 /// # Errors
-/// When the peer does not do what is asked: a figure without a proof is none.
-pub fn measure(peer: Peer, vhosts: usize, updates: usize) -> Result<Figures> {
-    let prefix = corpus::many_vhosts(peer, vhosts)?;
-    let begin = Instant::now();
-    let proxy = Proxy::start_from(&peer.binary()?, prefix)?;
-    wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
-    client::pin_every_worker(proxy.prefix.addr(), &corpus::name(0), &proxy.workers(), LIMIT)?;
-    let start_ms = ms(begin.elapsed());
-    let pids = proxy.workers().into_iter().chain([proxy.master()]);
-    let memory_kib: u64 = pids.filter_map(procfs::pss_kib).sum();
-    let figures = Figures {
-        peer,
-        vhosts,
-        served_ms: Vec::new(),
-        asked_ms: Vec::new(),
-        cpu_ms: Vec::new(),
-        memory_mib: memory_kib as f64 / 1024.0,
-        start_ms,
-    };
-    let bar = progress(format!("{} update at {vhosts} vhosts", peer.name()), updates as u64 * 2);
-    let figures = match peer {
-        Peer::Dysvr => in_place(&proxy, figures, updates, &bar),
-        Peer::Nginx => reloads(&proxy, figures, updates, &bar),
-    };
+/// When a task fails, or a worker does not serve what it should: a figure without a proof is none.
+pub fn measure(sizes: &[usize], rounds: usize) -> Result<Vec<Figures>> {
+    let mut all = Vec::new();
+    let bar = progress("starting the sizes".to_owned(), sizes.len() as u64);
+    for &vhosts in sizes {
+        all.push(Size::start(vhosts).with_context(|| format!("starting with {vhosts} vhosts"))?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    // Some that do not count: code is paged in, allocators get their first pages.
+    for size in &mut all {
+        for _ in 0..3 {
+            size.round()?;
+        }
+    }
+    let bar = progress("updates: latency".to_owned(), rounds as u64);
+    for round in 0..rounds {
+        let turn = round % all.len().max(1);
+        all.rotate_left(turn);
+        // Update by update in turn, not round by round: the pairs of the ratio lie a millisecond apart.
+        for (step, kind) in KINDS.into_iter().enumerate() {
+            for size in &mut all {
+                let ms = size.update(step, kind)?;
+                size.ask(kind)?;
+                size.figures.served_ms.push(ms);
+            }
+        }
+        all.rotate_right(turn);
+        bar.inc(1);
+    }
     bar.finish();
-    figures
-}
 
-fn in_place(proxy: &Proxy, mut figures: Figures, updates: usize, bar: &indicatif::ProgressBar) -> Result<Figures> {
-    let (master, workers) = (proxy.master(), proxy.workers());
-    let all: BTreeSet<i32> = workers.iter().copied().chain([master]).collect();
-    let mut next = figures.vhosts;
-    let mut update = || -> Result<(usize, Instant, Instant)> {
-        let number = next;
-        next += 1;
-        corpus::write_vhost(Peer::Dysvr, &proxy.prefix, number)?;
-        let file = proxy.prefix.task_file();
-        let task_id = number as u64 + 1;
-        let conf = file.path.with_file_name(format!("dysvr_{task_id}.conf"));
-        std::fs::write(&conf, format!("include {};\n", proxy.prefix.conf(&corpus::file(number)).display()))?;
-        let ups_id = corpus::ups_id(number);
-        file.write(&Line::text(Kind::Add, &conf, &[corpus::vsvc_id(number)], &[&ups_id], task_id))?;
-        let mut watch = file.watch()?;
-        let begin = Instant::now();
-        signal::send_dysvr(master)?;
-        let verdict = watch.verdict(task_id, LIMIT)?;
-        ensure!(verdict.done, "task {task_id} failed: {:?}", verdict.line);
-        Ok((number, begin, verdict.at))
-    };
-
-    // Processor time in a series of its own: nobody asks in between, so all of it belongs to the updates.
-    let before = cpu_ns(&all)?;
-    for _ in 0..updates {
-        update()?;
-        bar.inc(1);
-    }
-    let after = cpu_ns(&all)?;
-    figures.cpu_ms.push((after - before) as f64 / 1e6 / updates as f64);
-
-    let mut pinned = client::pin_every_worker(proxy.prefix.addr(), &corpus::name(0), &workers, LIMIT)?;
-    for _ in 0..updates {
-        let (number, begin, done) = update()?;
-        for (pid, connection) in &mut pinned {
-            let reply = connection.get(&corpus::name(number), WHO).with_context(|| format!("asking worker {pid}"))?;
-            let right = reply.status == 200 && reply.text() == corpus::name(number) && reply.worker() == Some(*pid);
-            ensure!(right, "worker {pid} answers {} {:?} after D", reply.status, reply.text());
-        }
-        figures.asked_ms.push(ms(begin.elapsed()));
-        figures.served_ms.push(ms(done - begin));
-        bar.inc(1);
-    }
-    ensure!(proxy.workers() == workers, "workers were replaced: {workers:?} are now {:?}", proxy.workers());
-    Ok(figures)
-}
-
-fn reloads(proxy: &Proxy, mut figures: Figures, updates: usize, bar: &indicatif::ProgressBar) -> Result<Figures> {
-    let master = proxy.master();
-    for (number, round) in (figures.vhosts..).zip(0..updates * 2) {
-        let old = proxy.workers();
-        let before = cpu_ns(&old.iter().copied().chain([master]).collect())?;
-        let old_before = cpu_ns(&old)?;
-        corpus::write_vhost(Peer::Nginx, &proxy.prefix, number)?;
-        let begin = Instant::now();
-        signal::send(master, Signal::SIGHUP)?;
-        // What the old workers spend until they are gone counts; the last look before their end is all that there is.
-        let mut old_last = old_before;
-        let new = wait::eventually("new workers", LIMIT, || {
-            old_last = cpu_ns(&old).unwrap_or(old_last).max(old_last);
-            let new: BTreeSet<i32> = proxy.workers().difference(&old).copied().collect();
-            if new.len() == old.len() { Ok(new) } else { Err("not all are there") }
-        })?;
-        if round % 2 == 0 {
-            let name = corpus::name(number);
-            let mut asked: BTreeSet<i32> = BTreeSet::new();
-            wait::eventually("every new worker to serve the new vhost", LIMIT, || -> Result<()> {
-                let mut batch: Vec<Connection> =
-                    (0..8).map(|_| Connection::open(proxy.prefix.addr())).collect::<std::io::Result<_>>()?;
-                for connection in &mut batch {
-                    let reply = connection.get(&name, WHO)?;
-                    if reply.status == 200 && reply.text() == name {
-                        asked.extend(reply.worker());
-                    }
-                }
-                ensure!(new.is_subset(&asked), "{asked:?} of {new:?}");
-                Ok(())
-            })?;
-            figures.served_ms.push(ms(begin.elapsed()));
-            figures.asked_ms.push(ms(begin.elapsed()));
-        }
-        wait::until("the old workers to go", LIMIT, || {
-            old_last = cpu_ns(&old).unwrap_or(old_last).max(old_last);
-            proxy.workers() == new
-        })?;
-        if round % 2 == 1 {
-            let after = cpu_ns(&new.iter().copied().chain([master]).collect())?;
-            let spent = (after + old_last).saturating_sub(before);
-            figures.cpu_ms.push(spent as f64 / 1e6);
+    let blocks = (rounds * KINDS.len()).div_ceil(BLOCK);
+    let bar = progress("updates: processor time".to_owned(), blocks as u64);
+    for _ in 0..blocks {
+        for size in &mut all {
+            let before = Spent::by(&size.processes)?;
+            for _ in 0..BLOCK / KINDS.len() {
+                size.round()?;
+            }
+            size.figures.spent.push((Spent::by(&size.processes)? - before).each(BLOCK));
         }
         bar.inc(1);
     }
-    Ok(figures)
+    bar.finish();
+    for size in &all {
+        let now: BTreeSet<i32> = size.proxy.workers().into_iter().chain([size.proxy.master()]).collect();
+        ensure!(now == size.processes, "workers were replaced: {:?} are now {now:?}", size.processes);
+    }
+    Ok(all.into_iter().map(|size| size.figures).collect())
 }
 
-fn cpu_ns(pids: &BTreeSet<i32>) -> Result<u64> {
-    pids.iter().map(|pid| procfs::cpu_ns(*pid).with_context(|| format!("process {pid} is gone"))).sum()
-}
+impl Size {
+    fn start(vhosts: usize) -> Result<Self> {
+        let proxy = Proxy::start_from(&Peer::Dysvr.binary()?, corpus::many_vhosts(Peer::Dysvr, vhosts)?)?;
+        wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
+        let workers = proxy.workers();
+        let pinned = client::pin_every_worker(proxy.prefix.addr(), &Vhost::first(0).name(), &workers, LIMIT)?;
+        let processes = workers.into_iter().chain([proxy.master()]).collect();
+        let driver = Driver::new(&proxy)?;
+        let changing = Vhost { number: vhosts, place: 0, revision: 0 };
+        Ok(Self { proxy, driver, processes, pinned, changing, figures: Figures { vhosts, ..Figures::default() } })
+    }
 
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    /// An add, a modify and a delete of one vhost more.
+    fn round(&mut self) -> Result<()> {
+        for (step, kind) in KINDS.into_iter().enumerate() {
+            self.update(step, kind)?;
+        }
+        Ok(())
+    }
+
+    /// One update; the first of a round takes a new vhost, at another place of the order each time.
+    fn update(&mut self, step: usize, kind: Kind) -> Result<f64> {
+        if step == 0 {
+            let number = self.changing.number + 1;
+            // Any step that shares no factor with round numbers walks over all places without a pattern.
+            let place = number.wrapping_mul(7919) % self.figures.vhosts.max(1);
+            self.changing = Vhost { number, place, revision: 0 };
+        } else {
+            self.changing.revision += 1;
+        }
+        let vhosts = self.figures.vhosts;
+        let ran = self.driver.change(&self.proxy.prefix, kind, &self.changing);
+        Ok(ran.with_context(|| format!("{kind:?} at {vhosts} vhosts"))?.ms())
+    }
+
+    /// Asks each worker for what it should serve now.
+    fn ask(&mut self, kind: Kind) -> Result<()> {
+        let (name, who) = (self.changing.name(), self.changing.who());
+        for (pid, connection) in &mut self.pinned {
+            let reply = connection.get(&name, WHO).with_context(|| format!("asking worker {pid}"))?;
+            let right = match kind {
+                Kind::Add | Kind::Modify => reply.status == 200 && reply.text() == who,
+                Kind::Delete => reply.status == 404,
+            };
+            ensure!(
+                right && reply.worker() == Some(*pid),
+                "worker {pid} answers {} {:?} for {who:?} after {kind:?}",
+                reply.status,
+                reply.text()
+            );
+        }
+        Ok(())
+    }
 }

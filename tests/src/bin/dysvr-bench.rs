@@ -1,28 +1,36 @@
-//! `make bench`: measures dysvr beside nginx in the same run, prints tables, writes a picture and JSON.
+//! `make bench`: measures dysvr beside nginx and haproxy in the same run, holds the figures against the goals, prints
+//! tables, writes a picture and JSON.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use dysvr_tests::bench::{Peer, plot, print, request, update};
-use dysvr_tests::binaries;
+use dysvr_tests::bench::part::Part;
+use dysvr_tests::bench::updates::Updates;
+use dysvr_tests::bench::{plot, print, reload, request, update};
+use dysvr_tests::{binaries, process};
+use serde_json::{Map, Value};
 
-/// Measures an update (signal → every worker serves, and its CPU) and a proxied request, beside nginx.
+/// Measures updates in place, memory, starts and requests, beside nginx and haproxy, and says which goals are met.
 #[derive(Debug, Parser)]
+#[command(max_term_width = 100)]
 struct Options {
     /// Fewer and shorter runs: figures to look at, not to quote
     #[arg(long)]
     quick: bool,
-    /// Sizes at which an update is measured
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    /// Sizes at which an update is measured, side by side [default: 1000,10000,100000, quick: 1000,10000]
+    #[arg(long, value_delimiter = ',')]
     vhosts: Vec<usize>,
-    /// Only one of the two measurements
+    /// Only these parts
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Measurement>,
+    /// No peers: only dysvr is measured
     #[arg(long)]
-    only: Option<Part>,
-    /// In-place updates per size, for latency and again for CPU [default: 200, quick: 50]
+    alone: bool,
+    /// Rounds of an add, a modify and a delete at each size, for latency and again for CPU [default: 300, quick: 50]
     #[arg(long)]
-    updates: Option<usize>,
-    /// nginx's reloads per size, for latency and again for CPU [default: 7, quick: 3]
+    rounds: Option<usize>,
+    /// nginx's reloads per size, for latency and again for CPU [default: 5, quick: 2]
     #[arg(long)]
     reloads: Option<usize>,
     /// Pairs of turns for the cost of a request [default: 7, quick: 3]
@@ -37,45 +45,77 @@ struct Options {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum Measurement {
+    /// Updates at each size, beside reloads
     Update,
+    /// The cost of a proxied request
     Request,
+}
+
+impl Options {
+    fn wants(&self, part: Measurement) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    fn or(&self, given: Option<usize>, full: usize, quick: usize) -> usize {
+        given.unwrap_or(if self.quick { quick } else { full }).max(1)
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        match (self.vhosts.as_slice(), self.quick) {
+            ([], true) => vec![1_000, 10_000],
+            ([], false) => vec![1_000, 10_000, 100_000],
+            (given, _) => given.to_vec(),
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let or = |given: Option<usize>, full: usize, quick: usize| {
-        given.unwrap_or(if options.quick { quick } else { full }).max(1)
-    };
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its figures mean nothing. Use `make bench`.");
     }
-    let mut updates = Vec::new();
-    if options.only != Some(Part::Request) {
-        for &vhosts in &options.vhosts {
-            for (peer, count) in [(Peer::Dysvr, or(options.updates, 200, 50)), (Peer::Nginx, or(options.reloads, 7, 3))]
-            {
-                updates.push(
-                    update::measure(peer, vhosts, count)
-                        .with_context(|| format!("{} at {vhosts} vhosts", peer.name()))?,
-                );
-            }
-        }
-        println!("\n{}", print::updates(&updates));
+    let measured = run(&options);
+    process::end_everything();
+    measured
+}
+
+fn run(options: &Options) -> Result<()> {
+    let mut parts: Vec<Box<dyn Part>> = Vec::new();
+    let mut done = |part: Box<dyn Part>| {
+        println!("\n{}\n", part.table());
+        parts.push(part);
+    };
+    if options.wants(Measurement::Update) {
+        done(Box::new(updates(options)?));
     }
-    let mut requests = None;
-    if options.only != Some(Part::Update) {
+    if options.wants(Measurement::Request) {
         let seconds = options.seconds.unwrap_or(if options.quick { 2 } else { 4 }).max(1);
-        let figures = request::measure(or(options.pairs, 7, 3), seconds).context("measuring requests")?;
-        println!("\n{}", print::requests(&figures));
-        requests = Some(figures);
+        done(Box::new(request::measure(options.or(options.pairs, 7, 3), seconds).context("measuring requests")?));
     }
-    let out = options.out.unwrap_or_else(|| binaries::workspace().join("target/bench"));
+
+    let goals: Vec<_> = parts.iter().flat_map(|part| part.goals()).collect();
+    println!("\n{}", print::goals(&goals));
+    let out = options.out.clone().unwrap_or_else(|| binaries::workspace().join("target/bench"));
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     let (picture, data) = (out.join("bench.svg"), out.join("bench.json"));
-    plot::write(&picture, &updates, requests.as_ref())?;
-    std::fs::write(&data, format!("{:#}\n", print::json(&updates, requests.as_ref())))
-        .context("writing the figures")?;
+    let panels: Vec<_> = parts.iter().flat_map(|part| part.panels()).collect();
+    plot::write(&picture, &panels)?;
+    let mut json: Map<String, Value> = parts.iter().map(|part| (part.name().to_owned(), part.json())).collect();
+    json.insert("goals".to_owned(), goals.iter().map(|goal| goal.json()).collect());
+    std::fs::write(&data, format!("{:#}\n", Value::Object(json))).context("writing the figures")?;
     println!("\n{}\n{}", picture.display(), data.display());
     Ok(())
+}
+
+fn updates(options: &Options) -> Result<Updates> {
+    let sizes = options.sizes();
+    let ours = update::measure(&sizes, options.or(options.rounds, 300, 50)).context("measuring updates")?;
+    let mut peers = Vec::new();
+    // At 100,000 one reload of nginx takes minutes: its search for equal upstreams is quadratic.
+    for &vhosts in sizes.iter().filter(|vhosts| !options.alone && **vhosts <= 10_000) {
+        let reloads = options.or(options.reloads, 5, 2);
+        peers.push(reload::nginx(vhosts, reloads).with_context(|| format!("nginx at {vhosts} vhosts"))?);
+    }
+    Ok(Updates { ours, peers })
 }

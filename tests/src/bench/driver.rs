@@ -1,0 +1,152 @@
+//! Changes vhosts in place as an operator without an agent does (files, task line, signal, verdict), with as little
+//! processor time of its own as it can: it sleeps until the task file moves.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use inotify::{Inotify, WatchMask};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::Peer;
+use super::corpus::Vhost;
+use crate::prefix::Prefix;
+use crate::proxy::Proxy;
+use crate::signal;
+use crate::task::{Kind, Line, TaskFile};
+
+/// No update takes longer.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Gives one proxy its tasks.
+#[derive(Debug)]
+pub struct Driver {
+    master: i32,
+    file: TaskFile,
+    inotify: Inotify,
+    last_task: u64,
+    last_conf: Option<PathBuf>,
+}
+
+/// When a task began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran {
+    /// Right before the signal.
+    pub begin: Instant,
+    /// When `D` had been read.
+    pub done: Instant,
+}
+
+impl Ran {
+    /// From the signal to the verdict, in ms.
+    pub fn ms(&self) -> f64 {
+        (self.done - self.begin).as_secs_f64() * 1e3
+    }
+}
+
+impl Driver {
+    /// For a running dysvr.
+    ///
+    /// # Errors
+    /// When the task file's directory cannot be watched.
+    pub fn new(proxy: &Proxy) -> Result<Self> {
+        let file = proxy.prefix.task_file();
+        let directory = file.path.parent().context("the task file has no directory")?;
+        let inotify = Inotify::init().context("starting inotify")?;
+        inotify.watches().add(directory, WatchMask::MOVED_TO).context("watching the task file's directory")?;
+        Ok(Self { master: proxy.master(), file, inotify, last_task: 0, last_conf: None })
+    }
+
+    /// Writes the vhost's file (or removes it) and has the proxy do so.
+    ///
+    /// # Errors
+    /// When the task does not end in `D`.
+    pub fn change(&mut self, prefix: &Prefix, kind: Kind, vhost: &Vhost) -> Result<Ran> {
+        match kind {
+            Kind::Add | Kind::Modify => vhost.write(Peer::Dysvr, prefix)?,
+            Kind::Delete => fs::remove_file(prefix.conf(&vhost.file())).context("removing a vhost's file")?,
+        }
+        let files: &[String] = if kind == Kind::Delete { &[] } else { &[vhost.file()] };
+        self.run(prefix, kind, files, &[vhost.vsvc_id()], &[&vhost.ups_id()])
+    }
+
+    /// Has the proxy take a change whose files are written.
+    ///
+    /// # Errors
+    /// When the task does not end in `D`.
+    pub fn run(
+        &mut self,
+        prefix: &Prefix,
+        kind: Kind,
+        files: &[String],
+        vsvc_ids: &[u64],
+        ups_ids: &[&str],
+    ) -> Result<Ran> {
+        self.last_task += 1;
+        let task_id = self.last_task;
+        let conf = self.file.path.with_file_name(format!("dysvr_{task_id}.conf"));
+        let includes: String = files.iter().map(|name| format!("include {};\n", prefix.conf(name).display())).collect();
+        fs::write(&conf, includes).with_context(|| format!("writing {}", conf.display()))?;
+        self.file.write(&(Line::text(kind, &conf, vsvc_ids, ups_ids, task_id) + "\n"))?;
+        if let Some(former) = self.last_conf.replace(conf) {
+            fs::remove_file(former).context("removing the former task's configuration")?;
+        }
+        self.watch_file()?;
+        let begin = Instant::now();
+        signal::send_dysvr(self.master)?;
+        let done = self.verdict(task_id, begin)?;
+        Ok(Ran { begin, done })
+    }
+
+    /// The file itself is watched too, in case it is written over instead of replaced; anything else in its directory
+    /// would wake this program while it measures. What has happened so far is forgotten.
+    fn watch_file(&mut self) -> Result<()> {
+        self.inotify.watches().add(&self.file.path, WatchMask::MODIFY).context("watching the task file")?;
+        while self.moved(Duration::ZERO)? {}
+        Ok(())
+    }
+
+    fn verdict(&mut self, task_id: u64, begin: Instant) -> Result<Instant> {
+        loop {
+            let left = LIMIT.saturating_sub(begin.elapsed());
+            let moved = self.moved(left)?;
+            let text = fs::read_to_string(&self.file.path).context("reading the task file")?;
+            match status(&text, task_id) {
+                Some('D') => return Ok(Instant::now()),
+                Some('F') => bail!("task {task_id} failed: {text}"),
+                _ => ensure!(moved, "task {task_id} has no verdict after {LIMIT:?}: {text}"),
+            }
+        }
+    }
+
+    /// Waits for something to happen to the task file.
+    fn moved(&mut self, limit: Duration) -> Result<bool> {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let mut poll = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+        if nix::poll::poll(&mut poll, timeout).context("waiting for the task file")? == 0 {
+            return Ok(false);
+        }
+        let mut buffer = [0; 4096];
+        let _ = self.inotify.read_events(&mut buffer).context("reading what changed")?;
+        Ok(true)
+    }
+}
+
+/// The status letter of a task; the cheap way, for this runs beside what is measured.
+fn status(text: &str, task_id: u64) -> Option<char> {
+    let line = text.lines().find(|line| line.contains(&format!(" task_id={task_id} ")))?;
+    line.split(" status=").nth(1)?.chars().next()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_task_is_found_by_its_whole_number() {
+        let text = "type=0 task_id=12 status=D\ntype=0 task_id=1 status=I later=1\n";
+        assert_eq!(super::status(text, 1), Some('I'));
+        assert_eq!(super::status(text, 12), Some('D'));
+        assert_eq!(super::status(text, 2), None);
+    }
+}
