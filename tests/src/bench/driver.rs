@@ -65,7 +65,7 @@ impl Driver {
     /// When the task does not end in `D`.
     pub fn change(&mut self, prefix: &Prefix, kind: Kind, vhost: &Vhost) -> Result<Ran> {
         match kind {
-            Kind::Add | Kind::Modify => vhost.write(Peer::Dysvr, prefix)?,
+            Kind::Add | Kind::Modify | Kind::Set => vhost.write(Peer::Dysvr, prefix)?,
             Kind::Delete => fs::remove_file(prefix.conf(&vhost.file())).context("removing a vhost's file")?,
         }
         let files: &[String] = if kind == Kind::Delete { &[] } else { &[vhost.file()] };

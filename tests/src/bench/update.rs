@@ -174,7 +174,7 @@ impl Size {
         for (pid, connection) in &mut self.pinned {
             let reply = connection.get(&name, WHO).with_context(|| format!("asking worker {pid}"))?;
             let right = match kind {
-                Kind::Add | Kind::Modify => reply.status == 200 && reply.text() == who,
+                Kind::Add | Kind::Modify | Kind::Set => reply.status == 200 && reply.text() == who,
                 Kind::Delete => reply.status == 404,
             };
             ensure!(
