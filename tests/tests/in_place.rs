@@ -284,7 +284,7 @@ fn a_refused_task_has_changed_nothing() -> Result<()> {
             ups.clone() + &vhost(2, taken.local_addr()?.port(), "bad.example", "ups"),
             vec![2],
             vec!["ups"],
-            "listen".into(),
+            format!("bind() to {} failed (98: Address already in use)", taken.local_addr()?),
         ),
         ("no vsvc_id", block("").replace("vsvc_id 2;", ""), vec![2], vec![], "vsvc_id".into()),
         (

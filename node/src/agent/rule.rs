@@ -1,9 +1,9 @@
 //! What a task asks of the proxy, and the one place that says which changes may go in place.
 //!
-//! In place go vhosts and upstreams that files of their own hold, in one task line. By reload goes what changes `http` as
-//! a whole, since everything is merged from it, and a `server` without `vsvc_id`, since no task can name it. What only
-//! the proxy knows (listen options of an open socket, a host that becomes an upstream) it says itself, and the task then
-//! goes by reload too (see `state::NEEDS_RELOAD`).
+//! In place go vhosts and upstreams that files of their own hold, in one task line, and the ports that they open and
+//! close. By reload goes what changes `http` as a whole, since everything is merged from it, and a `server` without
+//! `vsvc_id`, since no task can name it. What only the proxy knows (`reuseport` or `ipv6only` of an open port changes, a
+//! host becomes an upstream) it says itself, and the task then goes by reload too (see `state::NEEDS_RELOAD`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

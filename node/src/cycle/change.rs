@@ -1,15 +1,15 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
 
-use super::listener::options_of;
+use super::addresses::{Addresses, Opening};
 use super::upstream::Cells;
-use super::{Cycle, Listener, SocketOptions, Stamp, UpstreamCell, Vhost, logs, wildcard_of};
+use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
 
 /// What a change does to the vhosts that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,8 +60,15 @@ pub enum Refusal {
 pub struct Prepared {
     pub(super) gone: Vec<Rc<Vhost>>,
     pub(super) new: Vec<Rc<Vhost>>,
-    listeners: Vec<Rc<Listener>>,
+    pub(super) addresses: Addresses,
     pub(super) upstreams: Cells,
+}
+
+impl Prepared {
+    /// The addresses that need a socket of their own once the change is made, and may have none yet.
+    pub fn opens(&self) -> &[Opening] {
+        &self.addresses.opens
+    }
 }
 
 pub(super) fn wrong(text: String) -> Refusal {
@@ -74,7 +81,7 @@ impl Cycle {
         let gone = self.gone(&change)?;
         self.check_setters(&change, &gone)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
-        let listeners = self.prepare_listeners(&change, &gone)?;
+        let addresses = self.prepare_addresses(&change, &gone)?;
 
         let prefix = self.http().map_or(Path::new(""), |http| &http.options.prefix);
         let mut new = Vec::with_capacity(change.vhosts.len());
@@ -90,7 +97,7 @@ impl Cycle {
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp, quarantined }));
         }
-        Ok(Prepared { gone, new, listeners, upstreams: cells })
+        Ok(Prepared { gone, new, addresses, upstreams: cells })
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
@@ -150,81 +157,6 @@ impl Cycle {
         }
     }
 
-    /// Checks the addresses and gives the listeners that are new.
-    fn prepare_listeners(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Vec<Rc<Listener>>, Refusal> {
-        let load = change.kind == Kind::Load;
-        let current = self.listeners.borrow();
-        let is_gone = |vhost: &Rc<Vhost>| gone.iter().any(|old| Rc::ptr_eq(old, vhost));
-        let mut fresh: HashMap<&ListenAddr, Rc<Listener>> = HashMap::new();
-        let mut defaults: HashSet<&ListenAddr> = HashSet::new();
-        let mut options: HashMap<&ListenAddr, SocketOptions> = HashMap::new();
-        for listen in change.vhosts.iter().flat_map(|vhost| &vhost.listens) {
-            let addr = &listen.addr;
-            let known = current.get(addr);
-            if listen.default_server {
-                let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
-                if !defaults.insert(addr) || other.is_some_and(|other| !is_gone(&other)) {
-                    return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place)));
-                }
-            }
-            if listen.has_options() && options.insert(addr, options_of(listen)).is_some() {
-                return Err(wrong(format!("duplicate listen options for {addr} in {}", listen.place)));
-            }
-            if known.is_none() {
-                let covered = wildcard_of(addr).is_some_and(|wildcard| current.contains_key(&wildcard));
-                if !load && !covered {
-                    return Err(Refusal::NeedsReload(format!("{addr} does not listen yet in {}", listen.place)));
-                }
-                let listener =
-                    fresh.entry(addr).or_insert_with(|| Rc::new(Listener::new(addr.clone(), options_of(listen))));
-                if listen.has_options() {
-                    listener.options.set(options_of(listen));
-                }
-            }
-        }
-        if !load {
-            self.check_options(gone, &options)?;
-            self.check_last(change, gone)?;
-        }
-        Ok(fresh.into_values().collect())
-    }
-
-    /// Socket options of a listener that is open cannot change here.
-    fn check_options(&self, gone: &[Rc<Vhost>], new: &HashMap<&ListenAddr, SocketOptions>) -> Result<(), Refusal> {
-        let differ = |addr: &ListenAddr| Refusal::NeedsReload(format!("the listen options of {addr} change"));
-        for (addr, options) in new {
-            if let Some(listener) = self.listener(addr)
-                && listener.options.get() != *options
-            {
-                return Err(differ(addr));
-            }
-        }
-        let old = gone.iter().flat_map(|vhost| &vhost.conf.listens).filter(|listen| listen.has_options());
-        match old.map(|listen| &listen.addr).find(|addr| !new.contains_key(addr)) {
-            Some(addr) => Err(differ(addr)),
-            None => Ok(()),
-        }
-    }
-
-    /// A socket whose last vhost leaves would have to be closed.
-    fn check_last(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
-        let mut leaving: HashMap<&ListenAddr, usize> = HashMap::new();
-        for listen in gone.iter().flat_map(|vhost| &vhost.conf.listens) {
-            *leaving.entry(&listen.addr).or_default() += 1;
-        }
-        for listen in change.vhosts.iter().flat_map(|vhost| &vhost.listens) {
-            leaving.remove(&listen.addr);
-        }
-        let listeners = self.listeners.borrow();
-        for (addr, count) in leaving {
-            let covered = wildcard_of(addr).is_some_and(|wildcard| listeners.contains_key(&wildcard));
-            if !covered && listeners.get(addr).is_some_and(|listener| listener.names.borrow().count() == count) {
-                return Err(Refusal::NeedsReload(format!("{addr} loses its last vhost and must be closed")));
-            }
-        }
-        Ok(())
-    }
-
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
         let touched = self.digest_without(&prepared);
@@ -233,8 +165,14 @@ impl Cycle {
         let mut vhosts = self.vhosts.borrow_mut();
         let mut committed = Committed::default();
 
+        for listener in &prepared.addresses.closes {
+            listeners.remove(&listener.addr);
+            listener.closed.set(true);
+            committed.touch(&listener.addr);
+        }
         for vhost in &prepared.gone {
             for listen in &vhost.conf.listens {
+                // One that closes keeps its names: connections that it has may be about to ask.
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
                 listener.names.borrow_mut().remove(vhost);
                 committed.touch(&listen.addr);
@@ -244,14 +182,13 @@ impl Cycle {
             }
         }
         self.commit_upstreams(prepared.upstreams, &prepared.gone, &prepared.new);
-        for listener in &prepared.listeners {
+        for listener in &prepared.addresses.fresh {
             listeners.insert(listener.addr.clone(), Rc::clone(listener));
         }
-        for listener in &prepared.listeners {
-            if let Some(bound) = wildcard_of(&listener.addr).and_then(|wildcard| listeners.get(&wildcard)) {
-                bound.covered.set(bound.covered.get() + 1);
-            }
+        for (listener, carried) in &prepared.addresses.options {
+            listener.carried.set(*carried);
         }
+        self.count_exact(&prepared.addresses);
         for vhost in &prepared.new {
             for listen in &vhost.conf.listens {
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
@@ -266,14 +203,9 @@ impl Cycle {
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
             *total = listeners.get(addr).map_or(0, |listener| listener.names.borrow().count());
-            // Nobody is reached through this address alone any more: the wildcard's vhosts are.
-            if *total == 0
-                && let Some(bound) = wildcard_of(addr).and_then(|wildcard| listeners.get(&wildcard))
-            {
-                bound.covered.set(bound.covered.get() - 1);
-                listeners.remove(addr);
-            }
         }
+        committed.closed = prepared.addresses.closes;
+        committed.options = prepared.addresses.options.into_iter().map(|(listener, _)| listener).collect();
         drop((listeners, vhosts));
         self.digest_with(touched);
         committed
@@ -287,6 +219,10 @@ pub struct Committed {
     pub listeners: Vec<(ListenAddr, usize)>,
     /// Names that two vhosts of a listener have.
     pub conflicts: Vec<(Arc<str>, ListenAddr)>,
+    /// The listeners that have lost their last vhost, with the names that they had.
+    pub closed: Vec<Rc<Listener>>,
+    /// The listeners whose socket options may have changed.
+    pub options: Vec<Rc<Listener>>,
 }
 
 impl Committed {

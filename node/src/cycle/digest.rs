@@ -22,7 +22,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{ListenAddr, UpstreamRef};
 
 use super::upstream::key;
-use super::{Cycle, Prepared, Vhost, wildcard_of};
+use super::{Cycle, Prepared, Vhost};
 
 /// The sum: 128 bits, so that two different cycles of any life do not meet by chance. Nothing protects it against somebody
 /// who looks for two files that meet; whoever writes the files needs no such trick.
@@ -121,8 +121,6 @@ impl Touched {
         let vhosts = || prepared.gone.iter().chain(&prepared.new);
         let mut listeners: Vec<ListenAddr> = Vec::new();
         for listen in vhosts().flat_map(|vhost| &vhost.conf.listens) {
-            // A wildcard knows how many exact addresses it covers.
-            listeners.extend(wildcard_of(&listen.addr));
             listeners.push(listen.addr.clone());
         }
         listeners.sort();

@@ -13,13 +13,16 @@ use crate::os::listen;
 /// What the socket of a listener is made with.
 pub type SocketOptions = listen::Options;
 
-/// The options that a `listen` asks for.
-pub(super) fn options_of(listen: &Listen) -> SocketOptions {
-    SocketOptions {
-        backlog: listen.backlog.unwrap_or(listen::BACKLOG),
+/// What it is made with when no `listen` says otherwise.
+pub(super) const DEFAULT: SocketOptions = SocketOptions { backlog: listen::BACKLOG, reuseport: false, ipv6only: true };
+
+/// The options that a `listen` carries; only one of an address may.
+pub(super) fn carried(listen: &Listen) -> Option<SocketOptions> {
+    listen.has_options().then(|| SocketOptions {
+        backlog: listen.backlog.unwrap_or(DEFAULT.backlog),
         reuseport: listen.reuseport,
-        ipv6only: listen.ipv6only.unwrap_or(true),
-    }
+        ipv6only: listen.ipv6only.unwrap_or(DEFAULT.ipv6only),
+    })
 }
 
 /// An address:port with its names.
@@ -27,10 +30,10 @@ pub(super) fn options_of(listen: &Listen) -> SocketOptions {
 pub struct Listener {
     /// The address.
     pub addr: ListenAddr,
-    pub(super) options: Cell<SocketOptions>,
+    /// The options that one of its vhosts carries.
+    pub(super) carried: Cell<Option<SocketOptions>>,
     pub(super) names: RefCell<Names>,
-    /// Listeners with an exact address whose connections come in on this wildcard socket.
-    pub(super) covered: Cell<u32>,
+    pub(super) closed: Cell<bool>,
 }
 
 /// The vhost of a name.
@@ -43,12 +46,23 @@ pub struct Found {
 }
 
 impl Listener {
-    pub(super) fn new(addr: ListenAddr, options: SocketOptions) -> Self {
-        Self { addr, options: Cell::new(options), names: RefCell::default(), covered: Cell::new(0) }
+    pub(super) fn new(addr: ListenAddr) -> Self {
+        Self { addr, carried: Cell::new(None), names: RefCell::default(), closed: Cell::new(false) }
+    }
+
+    /// Whether it has lost its last vhost and is no part of the cycle any more. It keeps the names that it had, for
+    /// connections that are about to ask.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// What its socket is made with.
+    pub fn options(&self) -> SocketOptions {
+        self.carried.get().unwrap_or(DEFAULT)
     }
 
     /// The vhost of a host name in lower case, without port and trailing dot; the default server when none has it.
-    /// `None` only for a listener that has lost its last vhost.
+    /// `None` never for a listener of a cycle.
     pub fn find(&self, host: &[u8]) -> Option<Found> {
         self.names.borrow().find(host)
     }
@@ -65,8 +79,8 @@ impl Listener {
     }
 
     fn with_names(&self, names: Sum) -> Sum {
-        let SocketOptions { backlog, reuseport, ipv6only } = self.options.get();
-        Sum::of(Kind::Listener, (&self.addr, backlog, reuseport, ipv6only, self.covered.get(), names))
+        let SocketOptions { backlog, reuseport, ipv6only } = self.options();
+        Sum::of(Kind::Listener, (&self.addr, backlog, reuseport, ipv6only, self.carried.get().is_some(), names))
     }
 
     /// The default server.

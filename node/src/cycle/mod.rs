@@ -4,6 +4,7 @@
 //! same [`Cycle::prepare`] and [`Cycle::commit`] serve both, so nothing can be elected or ordered in two ways. A request
 //! holds the vhost that it began with (`Rc`); one that was deleted or replaced is freed when its last request ends.
 
+mod addresses;
 mod change;
 pub mod digest;
 mod listener;
@@ -21,6 +22,7 @@ use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
 use crate::log::LogFile;
 use digest::Sum;
 
+pub use addresses::{Opening, unserved};
 pub use change::{Change, Committed, Kind, Prepared, Refusal};
 pub use listener::{Found, Listener, SocketOptions};
 pub use upstream::{Upstream, UpstreamCell};
@@ -63,6 +65,10 @@ pub struct Cycle {
     /// The directives outside vhosts and upstreams: these change by a reload only.
     pub conf: Rc<Config>,
     listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
+    /// The exact addresses of a port, by its wildcard address.
+    exact: RefCell<HashMap<ListenAddr, Vec<ListenAddr>>>,
+    /// Raised when listeners come or go.
+    layout: Cell<u64>,
     vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
     upstreams: RefCell<upstream::Upstreams>,
     count: Cell<usize>,
@@ -88,6 +94,8 @@ impl Cycle {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
             conf: Rc::new(conf),
             listeners: RefCell::default(),
+            exact: RefCell::default(),
+            layout: Cell::new(0),
             vhosts: RefCell::default(),
             upstreams: RefCell::default(),
             count: Cell::new(0),
@@ -132,7 +140,7 @@ impl Cycle {
     /// The listener that a connection belongs to, which came in on the socket of `bound`: a wildcard socket also takes
     /// the connections of exact addresses of its port, which are told apart by the local address.
     pub fn route(&self, bound: &Rc<Listener>, local: impl FnOnce() -> Option<std::net::SocketAddr>) -> Rc<Listener> {
-        if bound.covered.get() > 0
+        if self.exact.borrow().contains_key(&bound.addr)
             && let Some(local) = local()
             && let Some(exact) = self.listener(&ListenAddr::Inet(local))
         {
@@ -141,13 +149,23 @@ impl Cycle {
         Rc::clone(bound)
     }
 
+    /// The listener of a concrete address that a client has connected to: its own, or the wildcard's of its port.
+    pub fn listener_at(&self, addr: &ListenAddr) -> Option<Rc<Listener>> {
+        self.listener(addr).or_else(|| self.listener(&wildcard_of(addr)?))
+    }
+
+    /// Changes whenever [`Self::listener_at`] may give another listener than before.
+    pub fn layout(&self) -> u64 {
+        self.layout.get()
+    }
+
     /// The sockets that this configuration needs, sorted: every listener but those that a wildcard socket covers.
-    pub fn sockets(&self) -> Vec<(ListenAddr, SocketOptions)> {
+    pub fn sockets(&self) -> Vec<Opening> {
         let listeners = self.listeners.borrow();
         let mut all: Vec<_> = listeners
             .values()
             .filter(|listener| wildcard_of(&listener.addr).is_none_or(|wildcard| !listeners.contains_key(&wildcard)))
-            .map(|listener| (listener.addr.clone(), listener.options.get()))
+            .map(|listener| (listener.addr.clone(), listener.options()))
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
@@ -155,7 +173,7 @@ impl Cycle {
 }
 
 /// The wildcard address of the same port, for an address that is not it.
-fn wildcard_of(addr: &ListenAddr) -> Option<ListenAddr> {
+pub fn wildcard_of(addr: &ListenAddr) -> Option<ListenAddr> {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
     let ListenAddr::Inet(inet) = addr else { return None };
     let any = match inet.ip() {

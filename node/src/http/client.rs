@@ -49,13 +49,17 @@ pub(super) struct Client {
     pub ctx: Rc<Context>,
     /// Serial number in the worker, as logs show it.
     pub number: u64,
-    /// Where the connection came in.
-    pub listener: Rc<Listener>,
+    /// Where the connection came in; who serves that address now, if there is anybody.
+    listener: RefCell<Rc<Listener>>,
+    /// The layout of the cycle's listeners for which `listener` is right.
+    layout: Cell<u64>,
+    /// Nobody serves the address any more.
+    homeless: Cell<bool>,
     /// The client's address; `None` on a unix socket.
     pub remote: Option<SocketAddr>,
     /// `$remote_addr`.
     pub remote_text: Box<str>,
-    local: Option<SocketAddr>,
+    local: Cell<Option<SocketAddr>>,
     /// Its deadlines.
     pub timer: Timer,
     /// Where its request stands.
@@ -108,10 +112,12 @@ impl Client {
         Rc::new(Self {
             ctx: Rc::clone(ctx),
             number: ctx.next_connection(),
-            listener,
+            layout: Cell::new(ctx.cycle.layout()),
+            homeless: Cell::new(listener.is_closed()),
+            listener: RefCell::new(listener),
             remote,
             remote_text: remote_text.into(),
-            local,
+            local: Cell::new(local),
             timer: Timer::default(),
             stage: Cell::new(Stage::Idle),
             requests: Cell::new(0),
@@ -133,6 +139,39 @@ impl Client {
             blocked: Cell::new(false),
             waker: RefCell::default(),
         })
+    }
+
+    /// Where the connection came in.
+    pub(super) fn listener(&self) -> Rc<Listener> {
+        Rc::clone(&self.listener.borrow())
+    }
+
+    /// Finds out who serves the connection's address when listeners have come or gone since it was last asked. One whose
+    /// address nobody serves any more stays with the listener that it came for, for the request that it may be about to
+    /// make, and closes after that.
+    pub(super) fn route(&self) {
+        let cycle = &self.ctx.cycle;
+        if self.layout.replace(cycle.layout()) == cycle.layout() {
+            return;
+        }
+        let old = self.listener();
+        let at = match (&old.addr, self.local.get()) {
+            (_, Some(local)) => ListenAddr::Inet(local),
+            (addr, None) => addr.clone(),
+        };
+        let now = cycle.listener_at(&at);
+        self.homeless.set(now.is_none());
+        if let ListenAddr::Inet(at) = at {
+            self.local.set(Some(at));
+        }
+        if let Some(now) = now {
+            self.listener.replace(now);
+        }
+    }
+
+    /// Whether nobody serves the address that it came to any more: it closes after its request, or now if it has none.
+    pub(super) fn is_homeless(&self) -> bool {
+        self.homeless.get()
     }
 
     /// Remembers whom to wake when the worker drains.
@@ -219,16 +258,13 @@ impl Client {
 
     /// A line of the error log about the connection, outside any request.
     pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
-        let server = self.listener.default_server();
+        let listener = self.listener();
+        let server = listener.default_server();
         let log = match server {
             Some(server) => self.ctx.error_log(&server.conf.loc.core.error_logs),
             None => crate::log::current(),
         };
-        log.write(
-            level,
-            self.number,
-            format_args!("{text}, client: {}, server: {}", self.remote_text, self.listener.addr),
-        );
+        log.write(level, self.number, format_args!("{text}, client: {}, server: {}", self.remote_text, listener.addr));
     }
 
     /// Whether the socket has taken all that was made of the current answer.
@@ -249,7 +285,7 @@ impl Client {
 
     /// `$server_addr`.
     pub(super) fn server_addr(&self) -> String {
-        match (&self.listener.addr, self.local) {
+        match (&self.listener.borrow().addr, self.local.get()) {
             (_, Some(local)) => local.ip().to_string(),
             (ListenAddr::Inet(addr), None) => addr.ip().to_string(),
             (ListenAddr::Unix(path), None) => format!("unix:{}", path.display()),
@@ -258,7 +294,7 @@ impl Client {
 
     /// The port that the client came to; 0 on a unix socket.
     pub(super) fn port(&self) -> u16 {
-        match &self.listener.addr {
+        match &self.listener.borrow().addr {
             ListenAddr::Inet(addr) => addr.port(),
             ListenAddr::Unix(_) => 0,
         }

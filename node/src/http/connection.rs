@@ -132,11 +132,15 @@ fn poll(http: &mut Http, client: &Rc<Client>, stream: &RefCell<Stream>, cx: &mut
     let ctx = &client.ctx;
     ctx.clock.tick();
     client.register(cx);
-    if ctx.is_draining() && client.stage.get() == Stage::Idle && client.requests.get() > 0 {
+    if is_over(client) {
         return Poll::Ready(End::Idle);
     }
     if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
         return Poll::Ready(End::Hyper(result));
+    }
+    // An answer that had promised to keep the connection has just ended.
+    if is_over(client) {
+        return Poll::Ready(End::Idle);
     }
     if client.stage.get() == Stage::Active && stream.borrow().is_closed(cx) {
         return Poll::Ready(End::Gone);
@@ -149,6 +153,11 @@ fn poll(http: &mut Http, client: &Rc<Client>, stream: &RefCell<Stream>, cx: &mut
     }
     client.timer.arm(cx, now);
     Poll::Pending
+}
+
+/// Whether a connection on which nothing is going on shall not go on.
+fn is_over(client: &Client) -> bool {
+    (client.ctx.is_draining() || client.is_homeless()) && client.stage.get() == Stage::Idle && client.requests.get() > 0
 }
 
 /// As nginx says it; the access log shows 499.

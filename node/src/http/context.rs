@@ -190,6 +190,16 @@ impl Context {
 
     pub(super) fn request_ended(&self) {}
 
+    /// Listeners have gone: connections that nobody serves any more end in good order.
+    pub fn addresses_closed(&self) {
+        for client in self.clients.borrow().iter().flatten() {
+            client.route();
+            if client.is_homeless() && client.stage.get() == Stage::Idle {
+                client.wake();
+            }
+        }
+    }
+
     /// Whether connections are to end.
     pub fn is_draining(&self) -> bool {
         self.draining.get()

@@ -77,7 +77,8 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
     let known = Known::of(&parts.headers);
     let host = find_host(&parts, &known);
     let name = host.as_ref().map_or(b"".as_slice(), |host| host);
-    let Some(found) = client.listener.find(name) else { return Handling::Ready(Some(Err(Abort))) };
+    client.route();
+    let Some(found) = client.listener().find(name) else { return Handling::Ready(Some(Err(Abort))) };
     let quarantined = found.vhost.quarantined.get();
     if !quarantined {
         client.enter(&found.vhost);

@@ -85,7 +85,7 @@ pub(super) fn finish(request: &mut Request, answer: Answer) -> Response<Body> {
         if !known && !chunked {
             request.keepalive = false;
         }
-        if request.ctx.is_draining() {
+        if request.ctx.is_draining() || request.client.is_homeless() {
             request.keepalive = false;
         }
         let connection = if request.keepalive { "keep-alive" } else { "close" };

@@ -158,7 +158,7 @@ impl Master {
             self.leaving = Some(signal);
         }
         self.births.stop();
-        self.sockets.close();
+        self.sockets.close_all();
         self.tell_all(command);
     }
 
@@ -231,9 +231,7 @@ impl Master {
 
     /// The last act: the files that say that it runs.
     fn finish(&mut self) {
-        for path in self.cycle.sockets().iter().filter_map(|(addr, _)| unix_path(addr)) {
-            let _ = std::fs::remove_file(path);
-        }
+        self.sockets.remove_files();
         let _ = std::fs::remove_file(self.prefix.join(&self.cycle.conf.main.pid));
         log!(Level::Notice, "exit");
     }
@@ -246,13 +244,6 @@ impl Master {
     /// How long a phase of a task may take.
     fn task_timeout(&self) -> Duration {
         self.cycle.http().map_or(Duration::from_secs(10), |http| http.main.dysvr.task_timeout)
-    }
-}
-
-fn unix_path(addr: &dysvr_conf::model::ListenAddr) -> Option<&std::path::Path> {
-    match addr {
-        dysvr_conf::model::ListenAddr::Unix(path) => Some(path),
-        dysvr_conf::model::ListenAddr::Inet(_) => None,
     }
 }
 

@@ -86,12 +86,13 @@ impl Master {
         let cycle = Cycle::load(loaded).map_err(|refusal| refusal.to_string())?;
         let log = start::open_log(&self.options, &cycle.conf, &self.prefix)?;
         let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
-        let opened = self.sockets.open(&cycle, count)?;
+        let opened = self.sockets.open(&cycle.sockets(), count)?;
         let owner = start::owner(&cycle.conf)?;
         let zone =
             start::zone(&cycle, Some(&self.zone)).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
         self.move_pid_file(&cycle);
         self.sockets.take_over(opened);
+        self.sockets.follow(&cycle, count);
         log::set_current(log);
         if let Some(owner) = &owner {
             log::chown_all(owner.uid);

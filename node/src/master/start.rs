@@ -61,7 +61,7 @@ fn begin(options: Options) -> Result<i32, String> {
     let owner = owner(&cycle.conf)?;
     let mut sockets = Sockets::default();
     let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
-    sockets.take_over(sockets.open(&cycle, count)?);
+    sockets.take_over(sockets.open(&cycle.sockets(), count)?);
     if let Some(owner) = &owner {
         log::chown_all(owner.uid);
     }
@@ -88,7 +88,7 @@ fn begin(options: Options) -> Result<i32, String> {
     }
     log!(Level::Notice, "{}", crate::version::NAME);
     if !cycle.conf.main.master_process {
-        return Ok(alone(cycle, interner, &sockets, zone, owner, prefix));
+        return Ok(alone(cycle, interner, sockets, zone, owner, prefix));
     }
     let master = Master {
         options,
@@ -116,7 +116,7 @@ fn begin(options: Options) -> Result<i32, String> {
 fn alone(
     cycle: Cycle,
     interner: Interner,
-    sockets: &Sockets,
+    mut sockets: Sockets,
     zone: Rc<Zone>,
     owner: Option<Owner>,
     prefix: std::path::PathBuf,
@@ -124,15 +124,17 @@ fn alone(
     let pid = prefix.join(&cycle.conf.main.pid);
     let channel = Channel::pair().and_then(|(ours, theirs)| Ok((ours, theirs, sockets.of_worker(0)?)));
     let code = match channel {
-        Ok((_ours, channel, sockets)) => {
+        Ok((_ours, channel, own)) => {
             let cycle = Rc::new(cycle);
-            worker::run(Birth { slot: 0, channel, sockets, zone, version: 0, cycle, interner, owner, prefix })
+            sockets.close_all();
+            worker::run(Birth { slot: 0, channel, sockets: own, zone, version: 0, cycle, interner, owner, prefix })
         }
         Err(error) => {
             log!(Level::Emerg, "socketpair() failed ({})", errno(&error));
             1
         }
     };
+    sockets.remove_files();
     let _ = std::fs::remove_file(pid);
     code
 }

@@ -123,7 +123,7 @@ impl Master {
         version: u64,
     ) -> Birth {
         self.workers.clear();
-        self.sockets.close();
+        self.sockets.close_all();
         Birth {
             slot,
             channel,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dysvr_conf::recording::Recording;
 use dysvr_proto::status::Status;
 
+use super::sockets::Opened;
 use super::{Master, SlotId};
 use crate::cycle::{Committed, Prepared, Refusal};
 use crate::dysvr::message::Message;
@@ -41,7 +42,7 @@ struct Running {
     message: Vec<u8>,
     round: Round,
     /// Until the commit.
-    prepared: Option<Prepared>,
+    prepared: Option<(Prepared, Opened)>,
     began: Duration,
     /// Those that took part, for their timings.
     members: Vec<SlotId>,
@@ -147,6 +148,10 @@ impl Master {
             Ok(prepared) => prepared,
             Err(refusal) => return Err((refusal, file)),
         };
+        let opened = match self.sockets.open(prepared.opens(), self.worker_count()) {
+            Ok(opened) => opened,
+            Err(error) => return Err((Refusal::Wrong(error), file)),
+        };
         file.0[index].set_status(Status::Ready);
         write_status(&path, &file);
         let version = match self.publish(&message) {
@@ -157,6 +162,11 @@ impl Master {
 
         let members = self.workers.serving();
         for &slot in &members {
+            let ordinal = self.workers.get(slot).map_or(0, |worker| worker.ordinal);
+            if !self.workers.send_sockets(slot, version, &opened.of_worker(ordinal)) {
+                // It is told to prepare all the same, and refuses for want of them.
+                log!(Level::Error, "[dysvr] sockets could not be sent to worker slot {slot}");
+            }
             if !self.workers.send(slot, Command::Prepare, version) {
                 // Its channel is full: it will miss this version, and say so when it meets the next.
                 log!(Level::Error, "[dysvr] the channel of worker slot {slot} is full");
@@ -169,7 +179,7 @@ impl Master {
             index,
             message,
             round,
-            prepared: Some(prepared),
+            prepared: Some((prepared, opened)),
             began: now,
             members,
             replacements: Vec::new(),
@@ -226,8 +236,11 @@ impl Master {
 
     fn commit(&mut self, slots: &[SlotId]) {
         let Some(running) = &mut self.tasks.running else { return };
-        if let Some(prepared) = running.prepared.take() {
-            log_committed(&self.cycle.commit(prepared));
+        if let Some((prepared, opened)) = running.prepared.take() {
+            self.sockets.take_over(opened);
+            let committed = self.cycle.commit(prepared);
+            self.sockets.commit(&self.cycle, &committed);
+            log_committed(&committed);
         }
         let cost = monotonic().saturating_sub(running.began).as_millis();
         log!(Level::Notice, "master dysvr_update end {}ms cost {cost}ms", millis());

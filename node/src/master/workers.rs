@@ -1,8 +1,9 @@
 //! The table of workers: who lives in which slot, and what is known of them.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::os::channel::{Channel, Command};
+use crate::os::channel::{Channel, Command, MAX_FDS};
 use crate::os::zone::SLOTS;
 
 /// A worker by its slot in the zone.
@@ -83,6 +84,12 @@ impl Workers {
     /// deadline of a task, by its next version or by its death.
     pub fn send(&self, slot: SlotId, command: Command, version: u64) -> bool {
         self.get(slot).is_some_and(|worker| worker.channel.send(command, version, &[]).is_ok())
+    }
+
+    /// Sends a worker the sockets of a version; whether its channel took them.
+    pub fn send_sockets(&self, slot: SlotId, version: u64, fds: &[RawFd]) -> bool {
+        let Some(worker) = self.get(slot) else { return false };
+        fds.chunks(MAX_FDS).all(|fds| worker.channel.send(Command::Sockets, version, fds).is_ok())
     }
 
     /// Forgets all: in a forked worker, whose siblings' channels are not its business.

@@ -1,11 +1,9 @@
 //! The channel between master and worker: a socket pair that keeps message boundaries and can carry descriptors.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -49,6 +47,9 @@ commands! {
     Reopen = 6,
     /// To a worker: the vhost of this mark (in place of a version) answers 503 from now on.
     Quarantine = 7,
+    /// To a worker: listening sockets for the version that it will be told to prepare. Any number of these messages
+    /// comes before that.
+    Sockets = 8,
     /// From a worker: it serves.
     Ready = 16,
     /// From a worker: prepared.
@@ -64,7 +65,8 @@ commands! {
 }
 
 const SIZE: usize = 9;
-const MAX_FDS: usize = 16;
+/// Descriptors that one message may carry. The kernel's own limit is 253.
+pub const MAX_FDS: usize = 64;
 
 /// One end.
 #[derive(Debug)]
@@ -93,21 +95,8 @@ impl Channel {
 
     /// The next message; `None` when the other side is gone, `WouldBlock` when there is none.
     pub fn receive(&self) -> io::Result<Option<Message>> {
-        let mut bytes = [0; SIZE];
-        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let got = recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        let length = got.bytes;
-        let mut fds = Vec::new();
-        for message in got.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = message {
-                for fd in received {
-                    use std::os::fd::FromRawFd as _;
-                    // SAFETY: the kernel has just made this descriptor for us.
-                    fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
-        }
+        let mut bytes = [0_u8; SIZE];
+        let (length, fds) = receive_with_fds(self.fd.as_raw_fd(), &mut bytes)?;
         if length == 0 {
             return Ok(None);
         }
@@ -116,6 +105,46 @@ impl Channel {
         let version = u64::from_le_bytes(bytes[1..].try_into().map_err(|_| invalid())?);
         Ok(Some(Message { command, version, fds }))
     }
+}
+
+/// A message of a socket, and its descriptors. A process that may not have so many is given as many as it may: they are
+/// owned here like any others, so that none stays open without an owner.
+fn receive_with_fds(socket: RawFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    const FD: usize = size_of::<RawFd>();
+    // Aligned for a header; room for one and MAX_FDS descriptors.
+    let mut control = [0_u64; (size_of::<libc::cmsghdr>() + MAX_FDS * FD).div_ceil(8)];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a msghdr of zeros is valid: no name, no parts.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the header points to buffers of the lengths that it says, alive until the end of this function.
+    let length = unsafe { libc::recvmsg(socket, &mut header, libc::MSG_CMSG_CLOEXEC) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut fds = Vec::new();
+    // SAFETY: the kernel has filled the control buffer of this header.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&header) };
+    // SAFETY: what CMSG_FIRSTHDR and CMSG_NXTHDR give is null or a header inside the control buffer.
+    while let Some(message) = unsafe { next.as_ref() } {
+        if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: CMSG_LEN does arithmetic only.
+            let count = message.cmsg_len.saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize) / FD;
+            for index in 0..count {
+                use std::os::fd::FromRawFd as _;
+                // SAFETY: the header says that `count` descriptors lie behind it, perhaps not aligned, which the kernel has
+                // just made for us.
+                fds.push(unsafe {
+                    let at = libc::CMSG_DATA(next).cast::<RawFd>().add(index);
+                    OwnedFd::from_raw_fd(at.read_unaligned())
+                });
+            }
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(&header, next) };
+    }
+    Ok((length, fds))
 }
 
 impl Channel {
@@ -147,11 +176,11 @@ mod tests {
         let (master, worker) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         master.send(Command::Prepare, 7, &[]).unwrap();
-        master.send(Command::Commit, 8, &[file.as_raw_fd()]).unwrap();
+        master.send(Command::Commit, 8, &[file.as_raw_fd(); MAX_FDS]).unwrap();
         let first = worker.receive().unwrap().unwrap();
         assert_eq!((first.command, first.version, first.fds.len()), (Command::Prepare, 7, 0));
         let second = worker.receive().unwrap().unwrap();
-        assert_eq!((second.command, second.version, second.fds.len()), (Command::Commit, 8, 1));
+        assert_eq!((second.command, second.version, second.fds.len()), (Command::Commit, 8, MAX_FDS));
         assert_eq!(worker.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(master);
         assert!(worker.receive().unwrap().is_none());

@@ -8,7 +8,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::Birth;
-use super::accept::Accepts;
+use super::accept::{Accepts, Ready};
 use super::update::Updater;
 use crate::cycle::Cycle;
 use crate::http::Context;
@@ -46,7 +46,7 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     let context = Context::new(Rc::clone(&cycle), prefix, Pulse::new(&zone, slot));
     let accepts = Accepts::new(cycle.conf.events.worker_connections);
     for (addr, fd) in sockets {
-        accepts.begin(&context, addr, fd)?;
+        accepts.begin(&context, Ready::new(addr, fd)?);
     }
     let control = Control {
         context,
@@ -115,12 +115,13 @@ impl Control {
                 }
             };
             match message.command {
+                Command::Sockets => self.updater.receive(message.version, message.fds),
                 Command::Prepare => {
-                    let answer = self.updater.prepare(&self.cycle, message.version);
+                    let answer = self.updater.prepare(&self.cycle, &self.accepts, message.version);
                     self.answer(answer, message.version);
                 }
                 Command::Commit => {
-                    if let Some(answer) = self.updater.commit(&self.cycle, message.version) {
+                    if let Some(answer) = self.updater.commit(&self.context, &self.accepts, message.version) {
                         self.answer(answer, message.version);
                     }
                 }

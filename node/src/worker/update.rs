@@ -1,16 +1,22 @@
 //! A worker's side of an in-place update: reads the message, prepares the change, and flips when told.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use dysvr_conf::intern::Interner;
 
+use super::accept::{Accepts, Ready};
+
 use crate::cycle::{Cycle, Prepared};
 use crate::dysvr::message::Message;
 use crate::dysvr::update::change_of;
+use crate::http::Context;
 use crate::log::Level;
 use crate::os::channel::Command;
 use crate::os::time::{monotonic, unix};
 use crate::os::zone::{Said, Zone};
+use crate::os::{errno, listen};
 
 /// What a worker knows of tasks.
 pub struct Updater {
@@ -19,18 +25,28 @@ pub struct Updater {
     /// The last version that this worker has met.
     version: u64,
     interner: Interner,
-    prepared: Option<Prepared>,
+    prepared: Option<(Prepared, Vec<Ready>)>,
+    /// Sockets that were sent for a version.
+    sockets: (u64, Vec<OwnedFd>),
     said: Said,
 }
 
 impl Updater {
     /// For a worker that was born with the configuration of `version`.
     pub fn new(zone: Rc<Zone>, slot: usize, version: u64, interner: Interner) -> Self {
-        Self { zone, slot, version, interner, prepared: None, said: Said::default() }
+        Self { zone, slot, version, interner, prepared: None, sockets: Default::default(), said: Said::default() }
+    }
+
+    /// Takes in sockets for a version that is to be prepared.
+    pub fn receive(&mut self, version: u64, fds: Vec<OwnedFd>) {
+        if self.sockets.0 != version {
+            self.sockets = (version, Vec::new());
+        }
+        self.sockets.1.extend(fds);
     }
 
     /// Prepares a version: reads, parses, checks; changes nothing. Gives the answer for the channel.
-    pub fn prepare(&mut self, cycle: &Cycle, version: u64) -> Command {
+    pub fn prepare(&mut self, cycle: &Cycle, accepts: &Accepts, version: u64) -> Command {
         let began = monotonic();
         log!(Level::Notice, "dysvr_worker_dyreload_process begin {}ms", unix().as_millis());
         if version != self.version + 1 {
@@ -39,7 +55,7 @@ impl Updater {
             return Command::Lost;
         }
         self.version = version;
-        let prepared = self.try_prepare(cycle, version);
+        let prepared = self.try_prepare(cycle, accepts, version);
         let prepare_us = monotonic().saturating_sub(began).as_micros() as u64;
         self.said = Said { version, prepare_us, commit_us: 0, reason: String::new() };
         let answer = match prepared {
@@ -57,7 +73,12 @@ impl Updater {
         answer
     }
 
-    fn try_prepare(&mut self, cycle: &Cycle, version: u64) -> Result<Prepared, String> {
+    fn try_prepare(
+        &mut self,
+        cycle: &Cycle,
+        accepts: &Accepts,
+        version: u64,
+    ) -> Result<(Prepared, Vec<Ready>), String> {
         let bytes = {
             let guard = self.zone.lock(false).ok_or("the zone's mutex is broken")?;
             guard.read(version).map_err(|error| error.to_string())?
@@ -65,17 +86,41 @@ impl Updater {
         let Message { task, sources } = Message::decode(&bytes).map_err(|error| error.to_string())?;
         let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)
             .map_err(|refusal| refusal.to_string())?;
-        cycle.prepare(change).map_err(|refusal| refusal.to_string())
+        let prepared = cycle.prepare(change).map_err(|refusal| refusal.to_string())?;
+        let ready = self.enter_sockets(version)?;
+        match prepared
+            .opens()
+            .iter()
+            .find(|(addr, _)| !accepts.has(addr) && !ready.iter().any(|new| new.addr() == addr))
+        {
+            Some((addr, _)) => Err(format!("no socket of {addr} has come")),
+            None => Ok((prepared, ready)),
+        }
+    }
+
+    /// The sockets that were sent for a version, in the runtime.
+    fn enter_sockets(&mut self, version: u64) -> Result<Vec<Ready>, String> {
+        let (sent_for, fds) = std::mem::take(&mut self.sockets);
+        let fds = if sent_for == version { fds } else { Vec::new() };
+        let ready = fds.into_iter().map(|fd| Ready::new(listen::address_of(&fd)?, fd)).collect::<io::Result<_>>();
+        ready.map_err(|error| format!("a socket that was sent cannot be used ({})", errno(&error)))
     }
 
     /// Makes the prepared version so. `None`: there is none of that version.
-    pub fn commit(&mut self, cycle: &Cycle, version: u64) -> Option<Command> {
+    pub fn commit(&mut self, context: &Rc<Context>, accepts: &Accepts, version: u64) -> Option<Command> {
         let began = monotonic();
         if version != self.version {
             return None;
         }
-        let prepared = self.prepared.take()?;
-        let committed = cycle.commit(prepared);
+        let (prepared, ready) = self.prepared.take()?;
+        let committed = context.cycle.commit(prepared);
+        for socket in ready {
+            accepts.begin(context, socket);
+        }
+        if !committed.closed.is_empty() {
+            accepts.close_unserved(context, &committed.closed);
+            context.addresses_closed();
+        }
         for (addr, total) in &committed.listeners {
             log!(Level::Notice, "[dysvr] update listening {addr}, total:{total}");
         }
@@ -90,5 +135,6 @@ impl Updater {
     pub fn abort(&mut self, version: u64) {
         self.version = self.version.max(version);
         self.prepared = None;
+        self.sockets = Default::default();
     }
 }
