@@ -42,7 +42,7 @@ fn median(mut run: impl FnMut()) -> Duration {
 
 fn main() {
     let text = vhost(7);
-    let time = median(|| drop(black_box(syntax::parse(black_box(text.as_bytes())))));
+    let time = median(|| drop(black_box(syntax::parse(black_box(text.as_bytes()), &syntax::Arena::new()))));
     println!("parse a vhost of {} bytes: {time:?}", text.len());
 
     for count in [1_000, 10_000] {

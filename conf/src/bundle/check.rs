@@ -218,7 +218,8 @@ impl Includes {
     fn of(bundle: &Bundle) -> Self {
         let mut includes = Self::default();
         for (name, member) in bundle.files() {
-            let tree = syntax::parse(&member.content);
+            let arena = syntax::Arena::new();
+            let tree = syntax::parse(&member.content, &arena);
             let mut direct = Vec::new();
             includes.walk(bundle, name, &tree.directives, &mut direct);
             includes.direct.insert(name.to_owned(), direct);

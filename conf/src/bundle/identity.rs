@@ -24,7 +24,8 @@ pub fn assign_vsvc_ids(text: &str, next_id: u64) -> Assigned {
 
 /// The same, with numbers that the caller chooses for each `server`.
 pub fn assign_vsvc_ids_with(text: &str, mut give: impl FnMut(&Directive<'_>) -> u64) -> Assigned {
-    let tree = syntax::parse(text.as_bytes());
+    let arena = syntax::Arena::new();
+    let tree = syntax::parse(text.as_bytes(), &arena);
     let mut assigned = Assigned { text: String::with_capacity(text.len() + 64), ids: Vec::new() };
     let mut done = 0;
     if tree.errors.is_empty() {

@@ -11,12 +11,13 @@ pub(crate) struct Arena<T> {
     len: Cell<usize>,
 }
 
-impl<T> Arena<T> {
-    /// An empty one.
-    pub(crate) fn new() -> Self {
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
         Self { chunks: [const { OnceCell::new() }; CHUNKS], len: Cell::new(0) }
     }
+}
 
+impl<T> Arena<T> {
     /// Keeps a value for as long as the arena lives.
     pub(crate) fn keep(&self, value: T) -> &T {
         let index = self.len.get() + 1;
@@ -34,7 +35,7 @@ mod tests {
 
     #[test]
     fn values_stay() {
-        let arena = Arena::new();
+        let arena = Arena::default();
         let kept: Vec<&String> = (0..1000).map(|n| arena.keep(n.to_string())).collect();
         assert!(kept.iter().enumerate().all(|(n, text)| **text == n.to_string()));
     }

@@ -182,7 +182,7 @@ impl<'a> Load<'a> {
         let loaded = match self.source.read(path) {
             Ok(content) => {
                 let text = self.texts.keep(content);
-                Ok(self.trees.keep(File { path: path.into(), tree: syntax::parse(text) }))
+                Ok(self.trees.keep(File { path: path.into(), tree: syntax::parse(text, self.blocks) }))
             }
             Err(error) => Err(format!("open() \"{}\" failed ({})", path.display(), os_error(&error))),
         };

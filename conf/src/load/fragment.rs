@@ -5,11 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Load;
-use super::arena::Arena;
 use super::block::Target;
 use super::files::{File, Origin, Site};
 use super::http::{HttpBlock, Levels};
+use super::{Load, Room};
 use crate::directive::{self, HTTP};
 use crate::glob;
 use crate::intern::Interner;
@@ -30,8 +29,8 @@ pub fn load_fragment(
     source: &mut dyn Source,
     interner: &mut Interner,
 ) -> Result<Fragment, Problems> {
-    let (texts, trees) = (Arena::new(), Arena::new());
-    let mut load = Load::new(&running.http.options, source, interner, &texts, &trees, Some(running.upstream));
+    let room = Room::default();
+    let mut load = Load::new(&running.http.options, source, interner, &room, Some(running.upstream));
     let fragment = load.fragment(running, file);
     load.finish(fragment)
 }
@@ -94,7 +93,7 @@ impl<'a> Load<'a> {
             Ok(list) => {
                 let site = Site::new(Arc::clone(&list.path), Origin::Top);
                 self.syntax_problems(list, &site);
-                for directive in &list.tree.directives {
+                for directive in list.tree.directives {
                     self.task_include(running, &site, directive, &mut block);
                 }
             }

@@ -42,7 +42,7 @@ use crate::intern::Interner;
 use crate::model::{Config, OrderKey};
 use crate::problem::{Place, Problem, Problems};
 use crate::source::Source;
-use crate::syntax::Position;
+use crate::syntax::{self, Position};
 use arena::Arena;
 use files::{File, Origin, Site};
 
@@ -61,10 +61,18 @@ pub struct LoadOptions {
 
 /// Reads a whole configuration.
 pub fn load(options: &LoadOptions, source: &mut dyn Source, interner: &mut Interner) -> Result<Config, Problems> {
-    let (texts, trees) = (Arena::new(), Arena::new());
-    let mut load = Load::new(options, source, interner, &texts, &trees, None);
+    let room = Room::default();
+    let mut load = Load::new(options, source, interner, &room, None);
     let config = load.top();
     load.finish(config)
+}
+
+/// Where a load keeps what it reads, until it ends: apart from what it makes, so that it leaves no holes in memory.
+#[derive(Default)]
+struct Room<'a> {
+    texts: Arena<Arc<[u8]>>,
+    files: Arena<File<'a>>,
+    blocks: syntax::Arena,
 }
 
 /// The state of a load. `'a` is the life of the texts and of what the caller lent.
@@ -74,6 +82,7 @@ pub(crate) struct Load<'a> {
     interner: &'a mut Interner,
     texts: &'a Arena<Arc<[u8]>>,
     trees: &'a Arena<File<'a>>,
+    blocks: &'a syntax::Arena,
     files: FxHashMap<PathBuf, Result<&'a File<'a>, String>>,
     globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
     /// How many inclusions the pass may still make.
@@ -101,16 +110,16 @@ impl<'a> Load<'a> {
         options: &'a LoadOptions,
         source: &'a mut dyn Source,
         interner: &'a mut Interner,
-        texts: &'a Arena<Arc<[u8]>>,
-        trees: &'a Arena<File<'a>>,
+        room: &'a Room<'a>,
         known_upstream: Option<&'a fragment::KnownUpstream<'a>>,
     ) -> Self {
         Self {
             options,
             source,
             interner,
-            texts,
-            trees,
+            texts: &room.texts,
+            trees: &room.files,
+            blocks: &room.blocks,
             files: FxHashMap::default(),
             globs: FxHashMap::default(),
             inclusions_left: files::MAX_INCLUSIONS,

@@ -75,7 +75,7 @@ impl<'a> Load<'a> {
             return;
         }
         let text = self.texts.keep(self.options.globals.as_bytes().into());
-        let tree = syntax::parse(text);
+        let tree = syntax::parse(text, self.blocks);
         let file = self.trees.keep(super::files::File { path: path_of("command line".as_ref()), tree });
         let site = Site::new(Arc::clone(&file.path), Origin::Globals);
         for error in &file.tree.errors {
@@ -85,7 +85,7 @@ impl<'a> Load<'a> {
             };
             self.problem(&site, error.at, text);
         }
-        for directive in &file.tree.directives {
+        for directive in file.tree.directives {
             if directive.block.is_some() {
                 self.problem(&site, directive.end, "block directives are not supported in -g option");
             }

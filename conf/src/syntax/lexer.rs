@@ -2,25 +2,29 @@
 //!
 //! The rules follow nginx's reader byte by byte: a bare word ends at blank, `;` or `{` (but not at a `{` behind `$`),
 //! may hold `}`, quotes and `#` anywhere but at its start; a quoted word must be followed by a blank, `;`, `{` or `)`.
+//!
+//! Every byte of every vhost passes here at each start and in each update, so the loops run over classes of bytes, and
+//! nothing looks at a word twice that holds no escape.
 
 use std::borrow::Cow;
 
-use nom::branch::alt;
-use nom::bytes::complete::{tag, take, take_till, take_while, take_while1};
-use nom::combinator::{map, opt, recognize, value};
-use nom::multi::fold_many0;
-use nom::sequence::{preceded, terminated};
+use nom::bytes::complete::{take, take_till, take_while};
 use nom::{IResult, Parser};
 
 /// What stands next in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// A word without quotes, escapes not yet resolved.
-    Bare(&'a [u8]),
-    /// The inside of a quoted word, escapes not yet resolved.
-    Quoted(&'a [u8]),
+    /// A word, escapes not yet resolved.
+    Word {
+        /// Without its quotes.
+        text: &'a [u8],
+        /// Whether it stands in quotes.
+        quoted: bool,
+        /// Whether it holds a backslash.
+        escaped: bool,
+    },
     /// A quote that nothing closes, with all that follows it.
-    Unclosed(u8),
+    Unclosed,
     /// `;`
     Semicolon,
     /// `{`
@@ -51,54 +55,72 @@ pub(super) fn is_blank(byte: u8) -> bool {
     CLASS[byte as usize] & BLANK != 0
 }
 
-/// Blanks and comments; may be empty.
-pub(super) fn gap(input: &[u8]) -> IResult<&[u8], &[u8]> {
-    let comment = preceded(tag("#"), take_till(|byte| byte == b'\n'));
-    recognize(fold_many0(alt((take_while1(is_blank), comment)), || (), |(), _| ())).parse(input)
+/// Blanks and comments; may be empty. Gives how many lines end in them.
+pub(super) fn gap(mut input: &[u8]) -> IResult<&[u8], u32> {
+    let mut lines = 0;
+    loop {
+        match input {
+            [b'\n', rest @ ..] => {
+                lines += 1;
+                input = rest;
+            }
+            [byte, rest @ ..] if is_blank(*byte) => input = rest,
+            [b'#', ..] => (input, _) = take_till(|byte| byte == b'\n').parse(input)?,
+            _ => return Ok((input, lines)),
+        }
+    }
 }
 
 /// The next token; an error only at the end of the text. The caller has skipped the [`gap`].
 pub(super) fn token(input: &[u8]) -> IResult<&[u8], Token<'_>> {
-    match input.first() {
-        Some(b'"') => quoted(b'"', input),
-        Some(b'\'') => quoted(b'\'', input),
-        _ => alt((
-            value(Token::Semicolon, tag(&b";"[..])),
-            value(Token::Open, tag(&b"{"[..])),
-            value(Token::Close, tag(&b"}"[..])),
-            map(bare, Token::Bare),
-        ))
-        .parse(input),
+    match input {
+        [b';', rest @ ..] => Ok((rest, Token::Semicolon)),
+        [b'{', rest @ ..] => Ok((rest, Token::Open)),
+        [b'}', rest @ ..] => Ok((rest, Token::Close)),
+        [quote @ (b'"' | b'\''), rest @ ..] => quoted(*quote, rest),
+        _ => bare(input),
     }
 }
 
-fn bare(input: &[u8]) -> IResult<&[u8], &[u8]> {
-    let plain = take_while1(|byte| CLASS[byte as usize] & BARE_STOP == 0);
-    // `\` takes the next byte with it, whatever it is; at the end of the file it stands alone.
-    let escape = recognize((tag(&b"\\"[..]), opt(take(1usize))));
-    let variable = recognize((tag(&b"$"[..]), take_while(|byte| byte == b'{')));
-    let (rest, word) = recognize(fold_many0(alt((plain, escape, variable)), || (), |(), _| ())).parse(input)?;
-    if word.is_empty() {
-        return Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::TakeWhile1)));
-    }
-    Ok((rest, word))
-}
-
-fn quoted(quote: u8, input: &[u8]) -> IResult<&[u8], Token<'_>> {
-    let inside = |input| {
-        let plain = take_while1(move |byte| byte != quote && byte != b'\\');
-        let escape = recognize((tag(&b"\\"[..]), take(1usize)));
-        recognize(fold_many0(alt((plain, escape)), || (), |(), _| ())).parse(input)
-    };
-    let mark = [quote];
-    let closed = terminated(preceded(take(1usize), inside), tag(&mark[..]));
-    match map(closed, Token::Quoted).parse(input) {
-        Ok(done) => Ok(done),
-        Err(nom::Err::Error(error)) => {
-            let _: nom::error::Error<&[u8]> = error;
-            Ok((&input[input.len()..], Token::Unclosed(quote)))
+fn bare(input: &[u8]) -> IResult<&[u8], Token<'_>> {
+    let mut rest = input;
+    let mut escaped = false;
+    loop {
+        (rest, _) = take_while(|byte| CLASS[byte as usize] & BARE_STOP == 0).parse(rest)?;
+        match rest.first() {
+            // It takes the next byte with it, whatever it is; at the end of the file it stands alone.
+            Some(b'\\') => {
+                escaped = true;
+                (rest, _) = take(rest.len().min(2)).parse(rest)?;
+            }
+            Some(b'$') => (rest, _) = take_while(|byte| byte == b'{').parse(&rest[1..])?,
+            _ => break,
         }
-        Err(error) => Err(error),
+    }
+    let text = &input[..input.len() - rest.len()];
+    if text.is_empty() {
+        return Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::Eof)));
+    }
+    Ok((rest, Token::Word { text, quoted: false, escaped }))
+}
+
+/// `input` stands behind the quote.
+fn quoted(quote: u8, input: &[u8]) -> IResult<&[u8], Token<'_>> {
+    let mut rest = input;
+    let mut escaped = false;
+    loop {
+        (rest, _) = take_while(|byte| byte != quote && byte != b'\\').parse(rest)?;
+        match rest {
+            [b'\\', _, after @ ..] => {
+                escaped = true;
+                rest = after;
+            }
+            [b'\\'] | [] => return Ok((&[], Token::Unclosed)),
+            [_, after @ ..] => {
+                let text = &input[..input.len() - rest.len()];
+                return Ok((after, Token::Word { text, quoted: true, escaped }));
+            }
+        }
     }
 }
 

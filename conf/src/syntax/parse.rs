@@ -1,80 +1,92 @@
 //! Tokens to a tree. An explicit stack of open blocks, so that depth costs no call stack.
 
-use std::borrow::Cow;
-
 use super::lexer::{self, Token};
-use super::{Block, Directive, MAX_DEPTH, MAX_WORD, Position, SyntaxError, Tree, Word};
+use super::{Arena, Block, Directive, MAX_DEPTH, MAX_WORD, Position, SyntaxError, Tree, Word};
 
-/// Parses a file. Any bytes are fine; what is wrong with them is in [`Tree::errors`].
-pub fn parse(text: &[u8]) -> Tree<'_> {
+/// Parses a file into an arena. Any bytes are fine; what is wrong with them is in [`Tree::errors`].
+pub fn parse<'a>(text: &'a [u8], arena: &'a Arena) -> Tree<'a> {
     if u32::try_from(text.len()).is_err() {
         let at = Position { offset: 0, line: 1 };
-        return Tree { directives: Vec::new(), errors: vec![SyntaxError { at, text: "file is too large".into() }] };
+        return Tree { directives: &[], errors: vec![SyntaxError { at, text: "file is too large".into() }] };
     }
     let mut parser = Parser {
-        rest: text,
+        text,
+        utf8: std::str::from_utf8(text).ok(),
+        arena,
         at: Position { offset: 0, line: 1 },
         words: Vec::with_capacity(8),
-        open: Vec::new(),
-        directives: Vec::new(),
+        directives: Vec::with_capacity(16),
+        open: Vec::with_capacity(4),
         errors: Vec::new(),
     };
     parser.run();
-    Tree { directives: parser.directives, errors: parser.errors }
+    Tree { directives: arena.alloc_slice_copy(&parser.directives), errors: parser.errors }
 }
 
 struct Parser<'a> {
-    rest: &'a [u8],
+    text: &'a [u8],
+    /// The text, if it is UTF-8 as a whole: then so is each word.
+    utf8: Option<&'a str>,
+    arena: &'a Arena,
     at: Position,
     /// Of the directive that has begun.
     words: Vec<Word<'a>>,
+    /// The finished ones of all open blocks, those of the outermost first.
+    directives: Vec<Directive<'a>>,
     /// The blocks around the place, outermost first.
     open: Vec<Opened<'a>>,
-    /// Of the innermost open block.
-    directives: Vec<Directive<'a>>,
     errors: Vec<SyntaxError>,
 }
 
 /// A block whose `}` is still to come.
 struct Opened<'a> {
-    words: Box<[Word<'a>]>,
+    words: &'a [Word<'a>],
     end: Position,
-    /// What stood before it in the block around it.
-    before: Vec<Directive<'a>>,
+    /// How many directives were there before it.
+    before: usize,
 }
 
 impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a [u8] {
+        &self.text[self.at.offset as usize..]
+    }
+
     fn run(&mut self) {
         loop {
-            if let Ok((rest, _)) = lexer::gap(self.rest) {
-                self.advance_to(rest);
+            if let Ok((rest, lines)) = lexer::gap(self.rest()) {
+                self.advance_to(rest, lines);
             }
             let start = self.at;
-            let Ok((rest, token)) = lexer::token(self.rest) else {
+            let Ok((rest, token)) = lexer::token(self.rest()) else {
                 return self.end_of_file();
             };
-            let raw = &self.rest[..self.rest.len() - rest.len()];
+            let raw = &self.text[start.offset as usize..self.text.len() - rest.len()];
             if raw.len() > MAX_WORD {
                 return self.too_long(raw, start);
             }
-            self.advance_to(rest);
+            // Only a quote or a backslash takes the end of a line into a word.
+            let lines = match token {
+                Token::Word { quoted: false, escaped: false, .. } => 0,
+                Token::Word { .. } | Token::Unclosed => raw.iter().filter(|byte| **byte == b'\n').count() as u32,
+                Token::Semicolon | Token::Open | Token::Close => 0,
+            };
+            self.advance_to(rest, lines);
             match token {
-                Token::Bare(text) => {
-                    self.word(text, start);
+                Token::Word { text, quoted, escaped } => {
                     // A word that only the end of the file ends is not a word yet; `end_of_file` says so.
+                    self.word(text, escaped, start, u32::from(quoted));
+                    if quoted {
+                        self.after_quotes();
+                    }
                 }
-                Token::Quoted(text) => {
-                    self.word(text, start);
-                    self.after_quotes();
-                }
-                Token::Unclosed(_) => {
+                Token::Unclosed => {
                     self.error(self.at, "unexpected end of file, expecting \";\" or \"}\"");
                     self.words.clear();
                     return self.close_all();
                 }
                 Token::Semicolon if self.words.is_empty() => self.error(start, "unexpected \";\""),
                 Token::Semicolon => {
-                    let words = self.words.drain(..).collect();
+                    let words = self.take_words();
                     self.directives.push(Directive { words, end: start, block: None });
                 }
                 Token::Open => {
@@ -86,9 +98,8 @@ impl<'a> Parser<'a> {
                         self.words.clear();
                         return self.close_all();
                     }
-                    let words = self.words.drain(..).collect();
-                    let before = std::mem::take(&mut self.directives);
-                    self.open.push(Opened { words, end: start, before });
+                    let words = self.take_words();
+                    self.open.push(Opened { words, end: start, before: self.directives.len() });
                 }
                 Token::Close => {
                     if !self.words.is_empty() {
@@ -103,30 +114,43 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Moves to `rest`, a suffix of the text, and counts the lines on the way.
-    fn advance_to(&mut self, rest: &'a [u8]) {
-        let passed = &self.rest[..self.rest.len() - rest.len()];
-        self.at.line += passed.iter().filter(|byte| **byte == b'\n').count() as u32;
-        self.at.offset += passed.len() as u32;
-        self.rest = rest;
+    /// Moves to `rest`, a suffix of the text, over the ends of `lines` lines.
+    fn advance_to(&mut self, rest: &'a [u8], lines: u32) {
+        self.at.line += lines;
+        self.at.offset = (self.text.len() - rest.len()) as u32;
     }
 
-    fn word(&mut self, raw: &'a [u8], at: Position) {
-        let text = match lexer::unescape(raw) {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    fn take_words(&mut self) -> &'a [Word<'a>] {
+        let words = self.arena.alloc_slice_copy(&self.words);
+        self.words.clear();
+        words
+    }
+
+    /// `raw` begins `skipped` bytes behind `at`.
+    fn word(&mut self, raw: &'a [u8], escaped: bool, at: Position, skipped: u32) {
+        let begin = (at.offset + skipped) as usize;
+        let text = match self.utf8.and_then(|text| text.get(begin..begin + raw.len())) {
+            Some(text) if !escaped => text,
+            _ => self.resolved(raw),
         };
-        let text = text.unwrap_or_else(|| {
-            let lossy = String::from_utf8_lossy(raw).into_owned();
-            self.error(self.at, format!("\"{lossy}\" is not UTF-8, which is not supported"));
-            Cow::Owned(lossy)
-        });
         self.words.push(Word { text, at });
+    }
+
+    /// A word that holds escapes, or of a text that is not UTF-8.
+    fn resolved(&mut self, raw: &'a [u8]) -> &'a str {
+        match std::str::from_utf8(&lexer::unescape(raw)) {
+            Ok(text) => self.arena.alloc_str(text),
+            Err(_) => {
+                let lossy = String::from_utf8_lossy(raw);
+                self.error(self.at, format!("\"{lossy}\" is not UTF-8, which is not supported"));
+                self.arena.alloc_str(&lossy)
+            }
+        }
     }
 
     /// Behind a closing quote only a blank, `;`, `{` or `)` may stand.
     fn after_quotes(&mut self) {
-        match self.rest.first() {
+        match self.rest().first() {
             None | Some(b';' | b'{' | b')') => {}
             Some(byte) if lexer::is_blank(*byte) => {}
             Some(byte) => {
@@ -166,7 +190,8 @@ impl<'a> Parser<'a> {
 
     fn close(&mut self, close: Position) {
         let Some(Opened { words, end, before }) = self.open.pop() else { return };
-        let directives = std::mem::replace(&mut self.directives, before);
+        let directives = self.arena.alloc_slice_copy(&self.directives[before..]);
+        self.directives.truncate(before);
         if !words.is_empty() {
             self.directives.push(Directive { words, end, block: Some(Block { directives, close }) });
         }

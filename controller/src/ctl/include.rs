@@ -26,7 +26,7 @@ impl Include {
 /// All of them, in order.
 pub fn includes(content: &[u8]) -> Vec<Include> {
     let mut found = Vec::new();
-    collect(&syntax::parse(content).directives, &mut found);
+    collect(&syntax::parse(content, &syntax::Arena::new()).directives, &mut found);
     found
 }
 

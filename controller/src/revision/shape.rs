@@ -20,7 +20,8 @@ impl Shape {
     /// Reads a file.
     pub(super) fn of(file: &str, content: &[u8]) -> Self {
         let mut shape = Self::default();
-        let tree = syntax::parse(content);
+        let arena = syntax::Arena::new();
+        let tree = syntax::parse(content, &arena);
         collect_includes(&tree.directives, &mut shape.includes);
         for directive in &tree.directives {
             let Some(block) = &directive.block else { continue };

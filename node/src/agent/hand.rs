@@ -123,7 +123,8 @@ fn placed(layout: &Layout, path: &Path) -> Result<(FileName, Vec<u8>), Misuse> {
     if full.starts_with(&dir) {
         return Ok((name_of(layout, &full)?, content));
     }
-    let tree = syntax::parse(&content);
+    let arena = syntax::Arena::new();
+    let tree = syntax::parse(&content, &arena);
     let has = |name| tree.directives.iter().any(|directive| directive.name() == name);
     let directory = match (has("server"), has("upstream")) {
         (true, _) => VHOSTS,

@@ -45,7 +45,8 @@ impl Index {
 
     fn main(&mut self, source: &mut dyn Source, conf: &Path, problems: &mut Vec<String>) -> Result<(), String> {
         let text = read(source, conf)?;
-        let tree = syntax::parse(&text);
+        let arena = syntax::Arena::new();
+        let tree = syntax::parse(&text, &arena);
         if let Some(error) = tree.errors.first() {
             return Err(format!("{} in {}:{}", error.text, conf.display(), error.at.line));
         }
@@ -86,7 +87,8 @@ impl Index {
             Ok(text) => text,
             Err(why) => return problems.push(why),
         };
-        let tree = syntax::parse(&text);
+        let arena = syntax::Arena::new();
+        let tree = syntax::parse(&text, &arena);
         let block = |d: &Directive<'_>| matches!(d.name(), "server" | "upstream") && d.block.is_some();
         if tree.directives.iter().any(block) {
             match Unit::scan(source, &self.conf_dir, path) {
@@ -112,7 +114,8 @@ impl Index {
                 }
                 match read(source, &file) {
                     Ok(text) => {
-                        let tree = syntax::parse(&text);
+                        let arena = syntax::Arena::new();
+                        let tree = syntax::parse(&text, &arena);
                         tree.directives.iter().for_each(|inner| self.outside(source, inner, problems));
                     }
                     Err(why) => problems.push(why),

@@ -71,7 +71,7 @@ impl Layout {
 
     fn says_daemon(&self) -> bool {
         let text = fs::read(&self.conf).unwrap_or_default();
-        syntax::parse(&text).directives.iter().any(|directive| directive.name() == "daemon")
+        syntax::parse(&text, &syntax::Arena::new()).directives.iter().any(|directive| directive.name() == "daemon")
     }
 }
 

@@ -106,7 +106,8 @@ impl Scan<'_> {
             return Err(format!("includes are nested too deep in {}", path.display()));
         }
         let text = read(self.source, path)?;
-        let tree = syntax::parse(&text);
+        let arena = syntax::Arena::new();
+        let tree = syntax::parse(&text, &arena);
         if let Some(error) = tree.errors.first() {
             return Err(format!("{} in {}:{}", error.text, path.display(), error.at.line));
         }
