@@ -76,7 +76,7 @@ impl Canonical {
 
     /// A directive that ends in `;`.
     pub(crate) fn line(&mut self, words: &[Word<'_>]) {
-        self.words(words.iter().map(|word| &*word.text));
+        self.words(words.iter().map(|word| word.text));
         self.text.push_str(";\n");
     }
 

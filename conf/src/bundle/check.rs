@@ -221,7 +221,7 @@ impl Includes {
             let arena = syntax::Arena::new();
             let tree = syntax::parse(&member.content, &arena);
             let mut direct = Vec::new();
-            includes.walk(bundle, name, &tree.directives, &mut direct);
+            includes.walk(bundle, name, tree.directives, &mut direct);
             includes.direct.insert(name.to_owned(), direct);
         }
         includes
@@ -231,7 +231,7 @@ impl Includes {
         for directive in directives {
             match (directive.name(), &directive.block) {
                 ("include", None) => {
-                    let pattern = path_of(directive.arguments().first().map_or("", |word| &word.text));
+                    let pattern = path_of(directive.arguments().first().map_or("", |word| word.text));
                     if glob::is_pattern(&pattern) {
                         let names = bundle.files().map(|(name, _)| name);
                         direct.extend(names.filter(|name| glob::matches(&pattern, &path_of(name))).map(str::to_owned));
@@ -247,7 +247,7 @@ impl Includes {
                         let peers = peers.map(|word| word.text.to_string()).collect();
                         self.peers.insert((name.to_owned(), directive.start().line), peers);
                     }
-                    self.walk(bundle, name, &block.directives, direct);
+                    self.walk(bundle, name, block.directives, direct);
                 }
             }
         }

@@ -95,7 +95,7 @@ fn error_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
 
 fn server_name(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
     for word in call.arguments() {
-        let text = &*word.text;
+        let text = word.text;
         if (text.starts_with('*') && !(text.len() >= 3 && text[1..].starts_with('.'))) || text == "." {
             return Err(format!("server name \"{text}\" is invalid").into());
         }

@@ -127,7 +127,7 @@ fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
         if let Some(text) = nameless {
             return Err(format!("invalid parameter \"${text}\"").into());
         }
-        line += &word.text;
+        line += word.text;
     }
     let format = Format { name: call.string(name), escape, line: call.template(&line)? };
     call.load.formats().push(Arc::new(format));
@@ -165,7 +165,7 @@ fn access_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
         condition: None,
     };
     for word in call.arguments().iter().skip(2) {
-        parameter(&mut log, &word.text, call)?;
+        parameter(&mut log, word.text, call)?;
     }
     if log.flush.is_some() && log.buffer.is_none() {
         return Err(format!("no buffer is defined for access_log \"{path}\"").into());

@@ -221,7 +221,7 @@ fn next_upstream(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
     let mut when = set.proxy.next_upstream.unwrap_or(NextUpstream::NEVER);
     let mut off = false;
     for word in call.arguments() {
-        let place = match &*word.text {
+        let place = match word.text {
             "error" => &mut when.error,
             "timeout" => &mut when.timeout,
             "invalid_header" => &mut when.invalid_header,

@@ -23,7 +23,7 @@ fn server(set: &mut UpstreamSet, call: &mut Call<'_, '_>) -> Done {
     for word in &call.arguments()[1..] {
         let invalid = || format!("invalid parameter \"{}\"", word.text);
         let small = |text: &str| number(text).and_then(|value| u32::try_from(value).ok());
-        match word.text.split_once('=').map_or((&*word.text, None), |(name, value)| (name, Some(value))) {
+        match word.text.split_once('=').map_or((word.text, None), |(name, value)| (name, Some(value))) {
             ("weight", Some(value)) => weight = small(value).filter(|weight| *weight > 0).ok_or_else(invalid)?,
             ("max_fails", Some(value)) => max_fails = small(value).ok_or_else(invalid)?,
             ("fail_timeout", Some(value)) => fail_timeout = seconds(value).ok_or_else(invalid)?,

@@ -144,5 +144,5 @@ pub(crate) fn if_context(outer: Contexts) -> Contexts {
 
 /// The inside of a block; [`directive::find`] has made sure that there is one.
 pub(crate) fn inside<'a>(directive: &'a Directive<'a>) -> &'a [Directive<'a>] {
-    directive.block.as_ref().map_or(&[], |block| &block.directives)
+    directive.block.as_ref().map_or(&[], |block| block.directives)
 }

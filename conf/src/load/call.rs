@@ -49,7 +49,7 @@ impl<'a> Call<'_, 'a> {
 
     /// An argument, from 1; empty if there are not so many.
     pub fn arg(&self, number: usize) -> &'a str {
-        self.directive.words.get(number).map_or("", |word| &word.text)
+        self.directive.words.get(number).map_or("", |word| word.text)
     }
 
     /// Where it stands.

@@ -115,7 +115,7 @@ impl<'a> Load<'a> {
             visit(self, site, directive);
             if directive.name() == "include" && directive.words.len() == 2 && directive.block.is_none() {
                 self.included(site, directive, &mut |load, file, inner| {
-                    load.expand(inner, &file.tree.directives, visit);
+                    load.expand(inner, file.tree.directives, visit);
                 });
             }
         }
@@ -129,7 +129,7 @@ impl<'a> Load<'a> {
         directive: &'a Directive<'a>,
         visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Rc<Site>),
     ) {
-        let wanted = self.conf_path(&directive.words[1].text);
+        let wanted = self.conf_path(directive.words[1].text);
         let by_pattern = glob::is_pattern(&wanted);
         let paths = match by_pattern {
             true => match self.glob(&wanted) {

@@ -150,7 +150,7 @@ impl<'a> Load<'a> {
             return self.problem(list, directive.end, text);
         };
         let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));
-        self.expand(&site, &file.tree.directives, &mut |load, site, directive| match (
+        self.expand(&site, file.tree.directives, &mut |load, site, directive| match (
             directive.name(),
             directive::find(directive, HTTP),
         ) {

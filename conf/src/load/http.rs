@@ -41,7 +41,7 @@ impl<'a> Load<'a> {
         self.expand(site, directives, &mut |load, site, directive| {
             if directive.name() == "include" && directive.words.len() == 2 && !site.by_pattern {
                 let key = site.key(directive.start().offset);
-                let pattern = load.conf_path(&directive.words[1].text);
+                let pattern = load.conf_path(directive.words[1].text);
                 load.outside.include(&pattern);
                 reach.includes.push((key, pattern));
             } else if !matches!(directive.name(), "server" | "upstream") {

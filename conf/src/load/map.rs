@@ -58,7 +58,7 @@ fn add<'a>(
     map: &mut Map,
     default: &mut Option<Template>,
 ) -> Done {
-    let key = match &*entry.words {
+    let key = match entry.words {
         [word] if word.text == "hostnames" => {
             map.hostnames = true;
             return Ok(());
@@ -68,7 +68,7 @@ fn add<'a>(
             return Ok(());
         }
         [word, _] if word.text == "include" => return Ok(()),
-        [key, _] => &*key.text,
+        [key, _] => key.text,
         _ => return Err("invalid number of the map parameters".into()),
     };
     let mut call = Call { load, site, directive: entry, context: HTTP };

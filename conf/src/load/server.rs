@@ -90,12 +90,12 @@ impl<'a> Load<'a> {
                 if directive.name() == "include" {
                     return;
                 }
-                directive.words.iter().for_each(|word| words.word(&word.text));
+                directive.words.iter().for_each(|word| words.word(word.text));
                 match &directive.block {
                     None => words.mark(b';'),
                     Some(block) => {
                         words.mark(b'{');
-                        shallow &= load.survey(site, &block.directives, depth + 1, words);
+                        shallow &= load.survey(site, block.directives, depth + 1, words);
                         words.mark(b'}');
                     }
                 }
@@ -107,10 +107,10 @@ impl<'a> Load<'a> {
     /// The digest of an upstream's block.
     pub(crate) fn block_digest(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Digest {
         let mut words = Words::default();
-        directive.words.iter().for_each(|word| words.word(&word.text));
+        directive.words.iter().for_each(|word| words.word(word.text));
         self.expand(site, inside(directive), &mut |_, _, directive| {
             if directive.name() != "include" {
-                directive.words.iter().for_each(|word| words.word(&word.text));
+                directive.words.iter().for_each(|word| words.word(word.text));
                 words.mark(b';');
             }
         });

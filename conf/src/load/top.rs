@@ -28,8 +28,8 @@ impl<'a> Load<'a> {
             Ok(file) => {
                 let site = Site::new(Arc::clone(&file.path), Origin::Top);
                 self.syntax_problems(file, &site);
-                self.apply_all(&site, &file.tree.directives, &mut Target::Main(&mut main));
-                self.expand(&site, &file.tree.directives, &mut |load, site, directive| {
+                self.apply_all(&site, file.tree.directives, &mut Target::Main(&mut main));
+                self.expand(&site, file.tree.directives, &mut |load, site, directive| {
                     if directive.name() != "http" {
                         load.note_outside(site, directive);
                     }
@@ -61,10 +61,10 @@ impl<'a> Load<'a> {
     pub(crate) fn note_outside(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) {
         match &directive.block {
             _ if directive.name() == "include" || self.outside.is_full() => {}
-            None => self.outside.line(&directive.words),
+            None => self.outside.line(directive.words),
             Some(block) => {
-                self.outside.open(directive.words.iter().map(|word| &*word.text));
-                self.expand(site, &block.directives, &mut |load, site, directive| load.note_outside(site, directive));
+                self.outside.open(directive.words.iter().map(|word| word.text));
+                self.expand(site, block.directives, &mut |load, site, directive| load.note_outside(site, directive));
                 self.outside.close();
             }
         }
@@ -91,7 +91,7 @@ impl<'a> Load<'a> {
             }
         }
         if file.tree.directives.iter().all(|directive| directive.block.is_none()) {
-            self.apply_all(&site, &file.tree.directives, &mut Target::Main(main));
+            self.apply_all(&site, file.tree.directives, &mut Target::Main(main));
             file.tree.directives.iter().for_each(|directive| self.note_outside(&site, directive));
         }
     }

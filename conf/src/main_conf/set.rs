@@ -131,7 +131,7 @@ pub(crate) fn error_log(call: &mut Call<'_, '_>) -> Done<ErrorLog> {
     };
     let mut level = None;
     for word in &call.arguments()[1..] {
-        let text = &*word.text;
+        let text = word.text;
         let found = Level::ALL.into_iter().find(|level| level.name() == text);
         let found = found.ok_or_else(|| format!("invalid log level \"{text}\""))?;
         if level.replace(found).is_some() {

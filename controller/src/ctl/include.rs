@@ -26,16 +26,16 @@ impl Include {
 /// All of them, in order.
 pub fn includes(content: &[u8]) -> Vec<Include> {
     let mut found = Vec::new();
-    collect(&syntax::parse(content, &syntax::Arena::new()).directives, &mut found);
+    collect(syntax::parse(content, &syntax::Arena::new()).directives, &mut found);
     found
 }
 
 fn collect(directives: &[Directive<'_>], found: &mut Vec<Include>) {
     for directive in directives {
         match (&directive.block, directive.arguments()) {
-            (Some(block), _) => collect(&block.directives, found),
+            (Some(block), _) => collect(block.directives, found),
             (None, [path]) if directive.name() == "include" => {
-                found.push(Include { line: directive.start().line, path: path.text.clone().into_owned() });
+                found.push(Include { line: directive.start().line, path: path.text.to_owned() });
             }
             _ => {}
         }

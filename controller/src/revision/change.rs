@@ -94,7 +94,7 @@ fn assign_ids(files: &mut Files, written: &Files, before: &Checked, next: &mut u
     for (name, content) in written {
         let Ok(text) = std::str::from_utf8(&content.bytes) else { continue };
         let assigned = assign_vsvc_ids_with(text, |server| {
-            let names = server.block.as_ref().map(|block| server_names(&block.directives)).unwrap_or_default();
+            let names = server.block.as_ref().map(|block| server_names(block.directives)).unwrap_or_default();
             let held = before.vhosts_in(name).iter().find(|vhost| vhost.server_names == names);
             if let Some(id) = held.and_then(|vhost| vhost.vsvc_id)
                 && used.insert(id)

@@ -22,14 +22,14 @@ impl Shape {
         let mut shape = Self::default();
         let arena = syntax::Arena::new();
         let tree = syntax::parse(content, &arena);
-        collect_includes(&tree.directives, &mut shape.includes);
-        for directive in &tree.directives {
+        collect_includes(tree.directives, &mut shape.includes);
+        for directive in tree.directives {
             let Some(block) = &directive.block else { continue };
             match directive.name() {
-                "server" => shape.vhosts.push(vhost(file, directive, &block.directives)),
+                "server" => shape.vhosts.push(vhost(file, directive, block.directives)),
                 "upstream" => shape.upstreams.push(UpstreamInfo {
                     ups_id: argument(directive),
-                    servers: named(&block.directives, "server").map(argument).collect(),
+                    servers: named(block.directives, "server").map(argument).collect(),
                     file: file.to_owned(),
                     line: directive.start().line,
                 }),
@@ -68,7 +68,7 @@ fn argument(directive: &Directive<'_>) -> String {
 fn collect_includes(directives: &[Directive<'_>], found: &mut Vec<String>) {
     for directive in directives {
         match &directive.block {
-            Some(block) => collect_includes(&block.directives, found),
+            Some(block) => collect_includes(block.directives, found),
             None if directive.name() == "include" => found.push(argument(directive)),
             None => {}
         }

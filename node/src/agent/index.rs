@@ -51,9 +51,9 @@ impl Index {
             return Err(format!("{} in {}:{}", error.text, conf.display(), error.at.line));
         }
         self.whole.insert(conf.to_owned());
-        for directive in &tree.directives {
+        for directive in tree.directives {
             match (directive.name(), &directive.block) {
-                ("http", Some(http)) => self.http(source, &http.directives, 0, problems),
+                ("http", Some(http)) => self.http(source, http.directives, 0, problems),
                 _ => self.outside(source, directive, problems),
             }
         }
@@ -72,7 +72,7 @@ impl Index {
                 self.outside(source, directive, problems);
                 continue;
             }
-            let argument = directive.arguments().first().map_or("", |word| &word.text);
+            let argument = directive.arguments().first().map_or("", |word| word.text);
             self.patterns.push(resolved(&self.conf_dir, argument));
             match included(source, &self.conf_dir, argument) {
                 Ok(files) => files.iter().for_each(|file| self.http_file(source, file, depth, problems)),
@@ -99,14 +99,14 @@ impl Index {
         }
         self.whole.insert(path.to_owned());
         if depth < MAX_NESTING {
-            self.http(source, &tree.directives, depth + 1, problems);
+            self.http(source, tree.directives, depth + 1, problems);
         }
     }
 
     /// What stands outside of units: whatever it includes, a reload alone reads.
     fn outside(&mut self, source: &mut dyn Source, directive: &Directive<'_>, problems: &mut Vec<String>) {
         if directive.name() == "include" {
-            let argument = directive.arguments().first().map_or("", |word| &word.text);
+            let argument = directive.arguments().first().map_or("", |word| word.text);
             let files = included(source, &self.conf_dir, argument).unwrap_or_default();
             for file in files {
                 if !self.whole.insert(file.clone()) {
@@ -122,7 +122,7 @@ impl Index {
                 }
             }
         }
-        for inner in directive.block.iter().flat_map(|block| &block.directives) {
+        for inner in directive.block.iter().flat_map(|block| block.directives) {
             self.outside(source, inner, problems);
         }
     }

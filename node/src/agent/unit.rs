@@ -123,7 +123,7 @@ impl Scan<'_> {
             }
         };
         let (upstreams, others) = (self.unit.upstreams.len(), self.others);
-        let vsvc_id = self.directives(&tree.directives, path, level, depth)?;
+        let vsvc_id = self.directives(tree.directives, path, level, depth)?;
         if first && level == Level::Http && others == self.others {
             let range = upstreams..self.unit.upstreams.len();
             self.unit.parts.insert(path.to_owned(), Part { upstreams: Some(range) });
@@ -140,7 +140,7 @@ impl Scan<'_> {
     ) -> Result<Option<u64>, String> {
         let mut vsvc_id = None;
         for directive in directives {
-            let argument = directive.arguments().first().map_or("", |word| &word.text);
+            let argument = directive.arguments().first().map_or("", |word| word.text);
             let place = || format!("{}:{}", path.display(), directive.start().line);
             if level == Level::Http && !matches!(directive.name(), "upstream" | "include") {
                 self.others += 1;
@@ -156,7 +156,7 @@ impl Scan<'_> {
                     }
                 }
                 ("server", Some(block), Level::Http) => {
-                    match self.directives(&block.directives, path, Level::Server, depth)? {
+                    match self.directives(block.directives, path, Level::Server, depth)? {
                         Some(id) => self.unit.vsvc_ids.push(id),
                         None => self.unit.anonymous = Some(place()),
                     }
@@ -168,7 +168,7 @@ impl Scan<'_> {
                     vsvc_id = Some(id);
                 }
                 (_, Some(block), _) => {
-                    self.directives(&block.directives, path, Level::Below, depth)?;
+                    self.directives(block.directives, path, Level::Below, depth)?;
                 }
                 _ => {}
             }

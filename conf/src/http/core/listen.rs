@@ -30,7 +30,7 @@ pub(super) fn listen(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
     };
     let mut listen = Listen { addr: addresses[0].clone(), ..default_listen(true, place) };
     for word in &call.arguments()[1..] {
-        parameter(&mut listen, &word.text)?;
+        parameter(&mut listen, word.text)?;
     }
     for first in addresses {
         for port in url.port..=url.last_port {

@@ -48,7 +48,7 @@ pub(crate) fn condition(call: &mut Call<'_, '_>) -> Done<Condition> {
 
 /// The words between `(` and `)`; at least one.
 fn without_parentheses<'a>(call: &Call<'_, 'a>) -> Done<Vec<&'a str>> {
-    let mut words: Vec<&str> = call.arguments().iter().map(|word| &*word.text).collect();
+    let mut words: Vec<&str> = call.arguments().iter().map(|word| word.text).collect();
     let invalid = |word: &str| Fault(format!("invalid condition \"{word}\""));
     let last = words.len() - 1;
     match words[0].strip_prefix('(') {
