@@ -11,6 +11,8 @@ pub mod dysvr;
 pub mod http;
 pub mod master;
 pub mod os;
+#[cfg(feature = "poison")]
+pub mod poison;
 pub mod task;
 pub mod version;
 pub mod worker;

@@ -23,6 +23,22 @@ pub fn path(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The path of the proxy with faults on demand (the feature `poison` of `dysvr-node`), freshly built beside the others:
+/// only that package is compiled once more.
+///
+/// # Errors
+/// As [`path`].
+pub fn poisoned() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let options = ["--features", "dysvr-node/poison", "--bin", "dysvr-proxy-poisoned"];
+        cargo_build(&options)
+            .map(|directory| directory.join("dysvr-proxy-poisoned"))
+            .map_err(|error| format!("{error:#}"))
+    });
+    built.clone().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
 /// The workspace: the parent of this package.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
@@ -33,6 +49,11 @@ fn build() -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os("DYSVR_BIN_DIR") {
         return Ok(PathBuf::from(directory));
     }
+    cargo_build(&["--bins"])
+}
+
+/// Builds in the profile of this program; gives the directory of the programs.
+fn cargo_build(options: &[&str]) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding this program")?;
     // Tests are in target/PROFILE/deps, programs in target/PROFILE.
     let mut directory = own.parent().context("this program has no directory")?;
@@ -45,7 +66,7 @@ fn build() -> Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--quiet", "--workspace", "--bins", "--profile", profile]);
+    command.current_dir(workspace()).args(["build", "--quiet", "--workspace", "--profile", profile]).args(options);
     command.arg("--target-dir").arg(directory.parent().context("no directory above the profile's")?);
     let output = command.output().context("starting cargo")?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -17,6 +17,7 @@ pub mod http;
 pub mod load;
 pub mod node;
 pub mod origin;
+pub mod poison;
 pub mod ports;
 pub mod prefix;
 pub mod process;

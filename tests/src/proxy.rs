@@ -49,7 +49,15 @@ impl Proxy {
     /// # Errors
     /// When it ends or does not serve in time: with what it said.
     pub fn start_from(binary: &std::path::Path, prefix: Prefix) -> Result<Self> {
-        let mut command = Command::new(binary);
+        Self::start_by(Command::new(binary), binary, prefix)
+    }
+
+    /// As [`Self::start_from`], by a command that runs the program: with an environment, limits or a tracer. It must become
+    /// the program itself (`exec`) for its pid to be the master's.
+    ///
+    /// # Errors
+    /// As [`Self::start_from`].
+    pub fn start_by(mut command: Command, binary: &std::path::Path, prefix: Prefix) -> Result<Self> {
         command.arg("-p").arg(prefix.path()).args(["-c", "conf/nginx.conf", "-e", "logs/error.log"]);
         let logs = prefix.path().join("logs");
         let mut process = Process::start("proxy", &mut command, &logs)?;

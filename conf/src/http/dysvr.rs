@@ -24,6 +24,7 @@ pub static DIRECTIVES: &[Directive] = &[
         Arity::exactly(1),
         Setter::Http(|set, call| call.once(&mut set.dysvr.task_timeout, call.time(1)?)),
     ),
+    Directive::new("dysvr_watchdog", HTTP, Arity::exactly(1), Setter::Http(watchdog)),
     Directive::new(
         "dysvr_reload_conf",
         HTTP,
@@ -61,6 +62,8 @@ level! {
         shm_size: usize = 3 << 20,
         /// `dysvr_task_timeout`: how long workers may take for a task.
         task_timeout: Duration = Duration::from_secs(10),
+        /// `dysvr_watchdog`: how long a worker may stay in one step of one request; `None` is `off`.
+        watchdog: Option<Duration> = Some(Duration::from_secs(10)),
         /// `dysvr_reload_conf`: the task file, absolute; `None` is `dysvr/dy_update_server.conf` below `/dev/shm` or, if that is absent, below the prefix.
         task_file: Option<PathBuf> = None,
     }
@@ -84,6 +87,14 @@ fn shm_zone(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
     }
     set.dysvr.shm_size = Some(bytes);
     Ok(())
+}
+
+fn watchdog(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
+    let limit = if call.arg(1) == "off" { None } else { Some(call.time(1)?) };
+    if limit.is_some_and(|limit| limit.is_zero()) {
+        return Err("\"dysvr_watchdog\" takes a time above 0, or off".into());
+    }
+    call.once(&mut set.dysvr.watchdog, limit)
 }
 
 fn vsvc_id(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
 
 use crate::log::LogFile;
+use crate::os::zone::TASK;
 use digest::Sum;
 
 pub use addresses::{Opening, unserved};
@@ -55,7 +56,7 @@ impl Vhost {
     /// Names this version of the vhost in a word, the same in all processes and never 0; see [`crate::os::zone::Pulse`].
     pub fn mark(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.conf.digest.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]).clamp(1, TASK - 1)
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Effect {
     Commit(Vec<SlotId>),
     /// Send `abort` to these: they forget what they prepared.
     Abort(Vec<SlotId>),
+    /// Let these leave, and others take their place: they do not answer, so no later task could reach them either.
+    Retire(Vec<SlotId>),
     /// Fork a worker with the committed configuration; it stands in for this one.
     Replace(SlotId),
     /// The verdict.
@@ -120,8 +122,10 @@ impl Round {
                 }
             }
             (Phase::Preparing, Input::Tick) if now >= self.deadline => {
-                let late = self.waiting.len();
-                return self.fail(format!("{late} worker(s) did not prepare within {} ms", self.timeout.as_millis()));
+                let late: Vec<SlotId> = self.waiting.iter().copied().collect();
+                let (count, ms) = (late.len(), self.timeout.as_millis());
+                self.effects.push_back(Effect::Retire(late));
+                return self.fail(format!("{count} worker(s) did not prepare within {ms} ms"));
             }
             (Phase::Committing, Input::Committed(slot, version)) if version == self.version => {
                 self.waiting.remove(&slot);
@@ -218,7 +222,10 @@ mod tests {
             let mut round = Round::new(ZERO, 5, [0, 1], LIMIT);
             round.handle(ZERO, Input::Prepared(0, 5));
             round.handle(LIMIT, input.clone());
-            let got = effects(&mut round);
+            let mut got = effects(&mut round);
+            if input == Input::Tick {
+                assert_eq!(got.remove(0), Effect::Retire(vec![1]), "the late one is replaced");
+            }
             assert!(matches!(&got[0], Effect::Abort(slots) if slots.contains(&0)), "{input:?}: {got:?}");
             assert!(
                 matches!(&got[1], Effect::End(Verdict::Failed(reason)) if !reason.is_empty()),

@@ -20,7 +20,9 @@ pub struct Machine;
 impl Source for Machine {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
         use std::io::Read as _;
-        let mut file = std::fs::File::open(path)?;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Not blocking: a FIFO without a writer is an empty file, not the end of the master.
+        let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         // Nearly every file is read by one call into this and a second one that finds its end; its size is not asked
         // for. A folder answers EISDIR.
         let mut head = [0; 8 << 10];

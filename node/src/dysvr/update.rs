@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,15 @@ use dysvr_conf::source::Source;
 
 use crate::cycle::{Change, Cycle, Kind, Refusal, Stamp};
 use crate::task::{self, TaskLine};
+
+/// Runs what reads or prepares a configuration: should that panic, it is refused, and the process lives on. (The panic is
+/// a line of the log.)
+pub fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    // What it changes beside its result is what strings and expressions are shared by: whole entries.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(Refusal::Wrong("reading it made the proxy panic, which is a defect of the proxy".into()))
+    })
+}
 
 /// Reads the task's configuration and checks that the task line agrees with it.
 pub fn change_of(

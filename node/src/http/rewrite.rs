@@ -46,6 +46,8 @@ fn run_ops(request: &mut Request, script: &[Op]) -> End {
         let end = match op {
             Op::Set { target, value } => {
                 let value = template::value(request, value).into_owned();
+                #[cfg(feature = "poison")]
+                crate::poison::value(&value);
                 match target {
                     SetTarget::Slot(slot) => request.set_slot(*slot, value),
                     SetTarget::Args => request.set_args(value),

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -19,7 +19,9 @@ thread_local!(static OPEN: RefCell<HashMap<PathBuf, Weak<LogFile>>> = RefCell::d
 thread_local!(static OWNER: Cell<Option<u32>> = const { Cell::new(None) });
 
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    // Not blocking: a FIFO that nobody reads is an error, not the end of the process. Writing may wait, as in nginx.
+    let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_APPEND))?;
     if let Some(uid) = OWNER.get()
         && file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() != uid)
     {

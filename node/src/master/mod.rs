@@ -2,11 +2,13 @@
 //! files, and keeps the workers alive.
 
 pub mod options;
+pub mod quarantine;
 mod reload;
 mod sockets;
 mod start;
 mod supervise;
 mod task;
+mod watchdog;
 mod workers;
 
 use std::io;
@@ -21,6 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use start::run;
 
 use crate::cycle::Cycle;
+use crate::dysvr;
 use crate::dysvr::round::Input;
 use crate::log::{self, Level};
 use crate::os::channel::Command;
@@ -29,7 +32,7 @@ use crate::os::fork::{Exit, reap};
 use crate::os::process::Owner;
 use crate::os::signal::{self, Received, Signals};
 use crate::os::time::monotonic;
-use crate::os::zone::Zone;
+use crate::os::zone::{TASK, Zone};
 use options::Options;
 use sockets::Sockets;
 use workers::{SlotId, Workers};
@@ -52,6 +55,8 @@ pub struct Master {
     tasks: task::Tasks,
     reload: reload::Reload,
     births: supervise::Births,
+    quarantine: quarantine::Quarantine,
+    watchdog: watchdog::Watchdog,
     /// The signal that told the master to leave: QUIT, TERM or INT.
     leaving: Option<i32>,
 }
@@ -75,6 +80,7 @@ fn all_signals() -> [i32; 10] {
 impl Master {
     /// Serves until it is told to leave and the last worker has left.
     fn serve(mut self) -> io::Result<()> {
+        self.write_quarantine();
         let count = self.worker_count();
         self.spawn_generation(count)?;
         loop {
@@ -86,8 +92,9 @@ impl Master {
             self.reap()?;
             let now = monotonic();
             self.task_tick(now)?;
-            self.reload_tick()?;
-            self.respawn_due(now)?;
+            self.reload_tick();
+            self.respawn_due(now);
+            self.watch(now);
             if self.leaving.is_some() && self.workers.is_empty() {
                 self.finish();
                 return Ok(());
@@ -97,7 +104,8 @@ impl Master {
 
     /// Sleeps until a signal, a message or a deadline.
     fn wait(&self) -> io::Result<()> {
-        let deadline = [self.tasks.deadline(), self.births.deadline()].into_iter().flatten().min();
+        let deadlines = [self.tasks.deadline(), self.births.deadline(), self.watchdog.deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout = match deadline {
             None => PollTimeout::NONE,
             // Rounded up: waking before the deadline would spin.
@@ -160,6 +168,9 @@ impl Master {
         self.births.stop();
         self.sockets.close_all();
         self.tell_all(command);
+        if command == Command::Terminate {
+            self.watch_end();
+        }
     }
 
     fn tell_all(&mut self, command: Command) {
@@ -206,6 +217,14 @@ impl Master {
                     self.round_input(now, Input::Died(slot));
                     self.retire(now, slot, "has missed a version");
                 }
+                Command::Panicked => {
+                    let worker = self.workers.get(slot);
+                    let mark = worker.and_then(|worker| worker.zone.panicked(slot, message.version));
+                    let what = format!("worker process {} panicked", worker.map_or(0, |worker| worker.pid));
+                    if let Some(mark) = mark {
+                        self.blame(mark, &what);
+                    }
+                }
                 // What only a master says: a confused worker; its deadline will find it.
                 _ => {}
             }
@@ -223,8 +242,17 @@ impl Master {
             if !worker.leaving {
                 self.births.died(now, worker.born, worker.ordinal);
             }
+            let crash = match exit {
+                Exit::Signal(signal) if worker.stuck || is_crash(signal) => Some(signal),
+                _ => None,
+            };
+            self.task_lost(slot);
             self.round_input(now, Input::Died(slot));
             self.reload.gone(slot);
+            if let Some((signal, mark)) = crash.zip(worker.zone.beat(slot).running.filter(|mark| *mark != TASK)) {
+                let how = if worker.stuck { "was stuck".to_owned() } else { format!("exited on signal {signal}") };
+                self.blame(mark, &format!("worker process {pid} {how}"));
+            }
         }
         Ok(())
     }
@@ -233,6 +261,7 @@ impl Master {
     fn finish(&mut self) {
         self.sockets.remove_files();
         let _ = std::fs::remove_file(self.prefix.join(&self.cycle.conf.main.pid));
+        let _ = std::fs::remove_file(dysvr::task_file(&self.cycle.conf, &self.prefix).with_file_name(quarantine::FILE));
         log!(Level::Notice, "exit");
     }
 
@@ -245,6 +274,15 @@ impl Master {
     fn task_timeout(&self) -> Duration {
         self.cycle.http().map_or(Duration::from_secs(10), |http| http.main.dysvr.task_timeout)
     }
+}
+
+/// Whether a process brings this signal upon itself; what others send (KILL of an operator or of a machine without memory)
+/// says nothing about the request that ran.
+fn is_crash(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGABRT | libc::SIGTRAP | libc::SIGSYS
+    )
 }
 
 fn name_of(signal: i32) -> &'static str {

@@ -1,6 +1,5 @@
 //! The classic full reload: the new configuration beside the old one, new workers, then the old ones leave gracefully.
 
-use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,8 +9,9 @@ use dysvr_proto::status::Status;
 use super::task::write_status;
 use super::workers::SlotId;
 use super::{Master, start};
-use crate::cycle::Cycle;
+use crate::cycle::{Cycle, Refusal};
 use crate::dysvr;
+use crate::dysvr::update::guarded;
 use crate::log::{self, Level};
 use crate::os::channel::Command;
 use crate::os::errno;
@@ -46,22 +46,32 @@ impl Reload {
 
 impl Master {
     /// Begins a reload that is wanted, and ends the one whose workers all serve.
-    pub(super) fn reload_tick(&mut self) -> io::Result<()> {
+    pub(super) fn reload_tick(&mut self) {
         if self.reload.running {
             let workers = &self.workers;
             self.reload.waiting.retain(|slot| workers.get(*slot).is_some_and(|worker| !worker.ready));
-            if self.reload.waiting.is_empty() {
+            if self.reload.waiting.is_empty() && self.serves_anew() {
                 self.end_reload();
             }
         }
-        if self.reload.wanted && !self.reload.running && !self.tasks.is_running() && self.leaving.is_none() {
+        // One whose workers cannot live is overtaken by the next.
+        if self.reload.wanted
+            && (!self.reload.running || !self.serves_anew())
+            && !self.tasks.is_running()
+            && self.leaving.is_none()
+        {
             self.reload.wanted = false;
-            self.begin_reload()?;
+            self.begin_reload();
         }
-        Ok(())
     }
 
-    fn begin_reload(&mut self) -> io::Result<()> {
+    /// Whether a worker of the newest generation serves: until then the old one goes on.
+    fn serves_anew(&self) -> bool {
+        let generation = self.generation;
+        self.workers.iter().any(|(_, worker)| worker.generation == generation && worker.ready && !worker.leaving)
+    }
+
+    fn begin_reload(&mut self) {
         self.reload.began = monotonic();
         self.reload.asked = self.reload_tasks();
         match self.load_anew() {
@@ -69,21 +79,25 @@ impl Master {
             Err(error) => {
                 log!(Level::Emerg, "{error}");
                 self.answer(|task| task.fail(error.clone()));
-                return Ok(());
+                return;
             }
         }
         self.generation += 1;
         self.births.forget();
         let count = self.worker_count();
-        self.reload.waiting = self.spawn_generation(count)?;
+        log!(Level::Notice, "start worker processes");
+        let now = self.reload.began;
+        self.reload.waiting = (0..count).filter_map(|ordinal| self.give_birth(now, ordinal)).collect();
         self.reload.running = true;
-        Ok(())
     }
 
     /// Loads the files into a cycle of their own and, when all is well, makes it the master's.
     fn load_anew(&mut self) -> Result<(), String> {
-        let loaded = start::load(&self.options, &self.prefix, &mut self.interner)?;
-        let cycle = Cycle::load(loaded).map_err(|refusal| refusal.to_string())?;
+        let load = || {
+            let loaded = start::load(&self.options, &self.prefix, &mut self.interner).map_err(Refusal::Wrong)?;
+            Cycle::load(loaded)
+        };
+        let cycle = guarded(load).map_err(|refusal| refusal.to_string())?;
         let log = start::open_log(&self.options, &cycle.conf, &self.prefix)?;
         let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
         let opened = self.sockets.open(&cycle.sockets(), count)?;
@@ -99,7 +113,9 @@ impl Master {
         }
         self.owner = owner;
         self.zone = zone;
+        self.carry_quarantine(&cycle);
         self.cycle = Rc::new(cycle);
+        self.lift_quarantine();
         Ok(())
     }
 

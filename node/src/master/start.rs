@@ -104,6 +104,8 @@ fn begin(options: Options) -> Result<i32, String> {
         tasks: Default::default(),
         reload: Default::default(),
         births: Default::default(),
+        quarantine: Default::default(),
+        watchdog: Default::default(),
         leaving: None,
     };
     match master.serve() {
@@ -127,7 +129,18 @@ fn alone(
         Ok((_ours, channel, own)) => {
             let cycle = Rc::new(cycle);
             sockets.close_all();
-            worker::run(Birth { slot: 0, channel, sockets: own, zone, version: 0, cycle, interner, owner, prefix })
+            worker::run(Birth {
+                slot: 0,
+                confined: false,
+                channel,
+                sockets: own,
+                zone,
+                version: 0,
+                cycle,
+                interner,
+                owner,
+                prefix,
+            })
         }
         Err(error) => {
             log!(Level::Emerg, "socketpair() failed ({})", errno(&error));
@@ -247,9 +260,9 @@ pub(super) fn owner(conf: &Config) -> Result<Option<Owner>, String> {
 
 /// The zone for a cycle: the one that there is if its size fits, so that versions go on rising.
 pub(super) fn zone(cycle: &Cycle, old: Option<&Rc<Zone>>) -> io::Result<Rc<Zone>> {
-    let size = cycle.http().map_or(0, |http| http.main.dysvr.shm_size).max(Zone::MIN);
+    let size = cycle.http().map_or(0, |http| http.main.dysvr.shm_size);
     match old {
-        Some(zone) if zone.size() == size => Ok(Rc::clone(zone)),
+        Some(zone) if zone.is_for(size) => Ok(Rc::clone(zone)),
         _ => Zone::new(size, old.map_or(0, |zone| zone.version())).map(Rc::new),
     }
 }

@@ -9,6 +9,7 @@ use super::Master;
 use super::workers::{SlotId, Worker};
 use crate::log::Level;
 use crate::os::channel::{Channel, Command};
+use crate::os::errno;
 use crate::os::fork::{Fork, fork};
 use crate::os::process::exit_now;
 use crate::os::time::monotonic;
@@ -71,15 +72,29 @@ impl Master {
         (0..count).map(|ordinal| self.spawn(ordinal)).collect()
     }
 
+    /// Forks one worker. When that fails (out of processes or memory) it is due again after a pause: the others serve on.
+    pub(super) fn give_birth(&mut self, now: Duration, ordinal: usize) -> Option<SlotId> {
+        match self.spawn(ordinal) {
+            Ok(slot) => {
+                self.task_born(slot);
+                Some(slot)
+            }
+            Err(error) => {
+                log!(Level::Alert, "fork() failed while spawning a worker process ({})", errno(&error));
+                self.births.died(now, now, ordinal);
+                None
+            }
+        }
+    }
+
     /// Forks what is due, unless a task is between its two phases: a worker born there would belong to neither.
-    pub(super) fn respawn_due(&mut self, now: Duration) -> io::Result<()> {
+    pub(super) fn respawn_due(&mut self, now: Duration) {
         if self.tasks.is_preparing() {
-            return Ok(());
+            return;
         }
         for ordinal in self.births.take_due(now) {
-            self.spawn(ordinal)?;
+            self.give_birth(now, ordinal);
         }
-        Ok(())
     }
 
     /// Forks one worker with the master's cycle as it is. In the child this does not return.
@@ -107,6 +122,8 @@ impl Master {
                     ready: false,
                     leaving: false,
                     born: monotonic(),
+                    zone: Rc::clone(&self.zone),
+                    stuck: false,
                 };
                 self.workers.insert(slot, worker);
                 Ok(slot)
@@ -126,6 +143,7 @@ impl Master {
         self.sockets.close_all();
         Birth {
             slot,
+            confined: true,
             channel,
             sockets,
             zone: Rc::clone(&self.zone),

@@ -11,10 +11,11 @@ use dysvr_proto::status::Status;
 use super::sockets::Opened;
 use super::{Master, SlotId};
 use crate::cycle::{Committed, Prepared, Refusal};
+use crate::dysvr;
 use crate::dysvr::message::Message;
 use crate::dysvr::round::{Effect, Input, Round, Verdict};
 use crate::dysvr::source::Machine;
-use crate::dysvr::{self, update::change_of};
+use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
 use crate::os::errno;
@@ -46,8 +47,8 @@ struct Running {
     began: Duration,
     /// Those that took part, for their timings.
     members: Vec<SlotId>,
-    /// Replacements: the new worker → the one that it stands in for.
-    replacements: Vec<(SlotId, SlotId)>,
+    /// Replacements: the new worker, `None` until there is one, → the one that it stands in for.
+    replacements: Vec<(Option<SlotId>, SlotId)>,
 }
 
 impl Tasks {
@@ -130,7 +131,12 @@ impl Master {
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
         let mut recording = Recording::new(Machine);
         log!(Level::Notice, "conf_parse begin {}ms", millis());
-        let change = match change_of(&task, &self.cycle, &mut recording, &mut self.interner) {
+        let read = || {
+            #[cfg(feature = "poison")]
+            crate::poison::point("parse", &self.zone, 0);
+            change_of(&task, &self.cycle, &mut recording, &mut self.interner)
+        };
+        let change = match guarded(read) {
             Ok(change) => change,
             Err(refusal) => return Err((refusal, file)),
         };
@@ -144,7 +150,7 @@ impl Master {
             write_status(&path, &file);
             return Ok(());
         }
-        let prepared = match self.cycle.prepare(change) {
+        let prepared = match guarded(|| self.cycle.prepare(change)) {
             Ok(prepared) => prepared,
             Err(refusal) => return Err((refusal, file)),
         };
@@ -191,8 +197,18 @@ impl Master {
     /// Puts a message into the zone.
     fn publish(&self, message: &[u8]) -> Result<u64, Refusal> {
         let trylock = self.cycle.http().is_some_and(|http| http.main.dysvr.trylock);
-        let Some(guard) = self.zone.lock(trylock) else {
-            return Err(Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into()));
+        let taken = || Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into());
+        let guard = match self.zone.lock(trylock) {
+            Some(guard) => guard,
+            None if trylock => return Err(taken()),
+            None => {
+                log!(
+                    Level::Alert,
+                    "[dysvr] the mutex of dysvr_shm_zone is held by a worker that does not go on: made anew"
+                );
+                self.zone.reset().map_err(|_| taken())?;
+                self.zone.lock(true).ok_or_else(taken)?
+            }
         };
         guard.publish(message).ok_or_else(|| {
             let (size, room) = (message.len(), self.zone.capacity());
@@ -213,7 +229,7 @@ impl Master {
     /// A worker serves: if it stands in for another one, the round may go on.
     pub(super) fn task_replaced(&mut self, now: Duration, new: SlotId) {
         let Some(running) = &self.tasks.running else { return };
-        if let Some(&(_, old)) = running.replacements.iter().find(|(slot, _)| *slot == new) {
+        if let Some(&(_, old)) = running.replacements.iter().find(|(slot, _)| *slot == Some(new)) {
             self.round_input(now, Input::Replaced { old });
         }
     }
@@ -226,6 +242,11 @@ impl Master {
                     let version = self.tasks.running.as_ref().map_or(0, |running| running.round.version());
                     for slot in slots {
                         self.workers.send(slot, Command::Abort, version);
+                    }
+                }
+                Effect::Retire(slots) => {
+                    for slot in slots {
+                        self.retire(now, slot, "did not prepare in time");
                     }
                 }
                 Effect::Replace(slot) => self.replace(now, slot),
@@ -241,7 +262,9 @@ impl Master {
             let committed = self.cycle.commit(prepared);
             self.sockets.commit(&self.cycle, &committed);
             log_committed(&committed);
+            self.lift_quarantine();
         }
+        let Some(running) = &mut self.tasks.running else { return };
         let cost = monotonic().saturating_sub(running.began).as_millis();
         log!(Level::Notice, "master dysvr_update end {}ms cost {cost}ms", millis());
         running.file.0[running.index].set_status(Status::Loading);
@@ -256,16 +279,29 @@ impl Master {
     fn replace(&mut self, now: Duration, old: SlotId) {
         // A dead one's successor is due already, a living one's becomes due here: it is born at once.
         self.retire(now, old, "did not commit");
-        let ordinal = self.births.take_one();
-        match self.spawn(ordinal) {
-            Ok(new) => {
-                if let Some(running) = &mut self.tasks.running {
-                    running.replacements.push((new, old));
-                    running.members.push(new);
-                }
-            }
-            Err(error) => log!(Level::Alert, "fork() failed ({}) while replacing a worker", errno(&error)),
+        if let Some(running) = &mut self.tasks.running {
+            running.replacements.push((None, old));
         }
+        let ordinal = self.births.take_one();
+        self.give_birth(now, ordinal);
+    }
+
+    /// A worker was forked: it is the replacement that the round waits for, if it waits for one.
+    pub(super) fn task_born(&mut self, new: SlotId) {
+        let Some(running) = &mut self.tasks.running else { return };
+        if let Some(wanted) = running.replacements.iter_mut().find(|(slot, _)| slot.is_none()) {
+            wanted.0 = Some(new);
+            running.members.push(new);
+        }
+    }
+
+    /// A worker has ended: if it was a replacement, the next one that is born is it.
+    pub(super) fn task_lost(&mut self, slot: SlotId) {
+        let Some(running) = &mut self.tasks.running else { return };
+        for (new, _) in running.replacements.iter_mut().filter(|(new, _)| *new == Some(slot)) {
+            *new = None;
+        }
+        running.members.retain(|member| *member != slot);
     }
 
     fn end(&mut self, verdict: Verdict) {

@@ -1,10 +1,11 @@
 //! The table of workers: who lives in which slot, and what is known of them.
 
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::os::channel::{Channel, Command, MAX_FDS};
-use crate::os::zone::SLOTS;
+use crate::os::zone::{SLOTS, Zone};
 
 /// A worker by its slot in the zone.
 pub use crate::dysvr::round::SlotId;
@@ -26,6 +27,10 @@ pub struct Worker {
     pub leaving: bool,
     /// When it was forked (time since boot).
     pub born: Duration,
+    /// Where its slot is: a reload may have made another zone since.
+    pub zone: Rc<Zone>,
+    /// The watchdog has killed it.
+    pub stuck: bool,
 }
 
 /// All of them, old generations included.

@@ -1,6 +1,9 @@
 //! The shared memory between master and workers: one message that the master alone writes, one slot per worker that the
 //! worker alone writes, and a process-shared mutex that survives the death of its holder.
 //!
+//! The processor sees to who writes what: after [`Zone::confine`] a worker's stray write to anything but its own slot and
+//! the mutex is its end. A holder of the mutex that does not go on (a stopped worker) is waited for [`PATIENCE`].
+//!
 //! Nothing read from here is trusted: lengths are checked against the zone, and the message carries a digest.
 
 use std::cell::UnsafeCell;
@@ -15,20 +18,34 @@ pub const SLOTS: usize = 256;
 /// Longest reason that a slot holds, bytes.
 const REASON: usize = 240;
 
+/// How long [`Zone::lock`] waits. Whoever holds the mutex copies a message: milliseconds.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The zone, mapped before the workers are forked, so that it stands at the same address in all of them.
 pub struct Zone {
     base: NonNull<Header>,
     size: usize,
 }
 
+/// Something with memory pages of its own. (Where pages are larger, [`Zone::confine`] is refused.)
+#[repr(C, align(4096))]
+struct Page<T>(T);
+
 #[repr(C)]
 struct Header {
-    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    mutex: Page<UnsafeCell<libc::pthread_mutex_t>>,
+    /// A page that no worker has touched costs no memory.
+    slots: [Page<Slot>; SLOTS],
+    head: Page<Head>,
+    // the message's bytes follow
+}
+
+/// What the master says of its message.
+#[repr(C)]
+struct Head {
     version: AtomicU64,
     length: AtomicU64,
     sum: AtomicU64,
-    slots: [Slot; SLOTS],
-    // the message's bytes follow
 }
 
 /// What a worker says of the last task that it met, written by that worker before it acknowledges on its channel; and
@@ -88,13 +105,13 @@ impl std::fmt::Debug for Zone {
 }
 
 impl Zone {
-    /// The smallest useful size, bytes: the header and some room.
-    pub const MIN: usize = size_of::<Header>() + 4096;
+    /// The smallest useful room, bytes.
+    pub const MIN: usize = 4096;
 
-    /// Maps a zone of `size` bytes (at least [`Self::MIN`]), shared with every process that is forked from this one. Its
-    /// versions go on from `version`.
-    pub fn new(size: usize, version: u64) -> io::Result<Self> {
-        let size = size.max(Self::MIN);
+    /// Maps a zone with room for a message of `room` bytes (at least [`Self::MIN`]), shared with every process that is
+    /// forked from this one. Its versions go on from `version`.
+    pub fn new(room: usize, version: u64) -> io::Result<Self> {
+        let size = size_of::<Header>() + room.max(Self::MIN).next_multiple_of(4096);
         // SAFETY: an anonymous mapping at an address of the kernel's choice.
         let base = unsafe {
             libc::mmap(
@@ -111,31 +128,59 @@ impl Zone {
         }
         let base = NonNull::new(base.cast::<Header>()).ok_or_else(|| io::Error::other("mapped at 0"))?;
         let zone = Self { base, size };
-        // SAFETY: the mapping is zeroed and large enough for the header; zeroes are valid atomics. The mutex is
-        // initialised once, here, before any other process exists.
+        zone.reset()?;
+        zone.head().version.store(version, Ordering::Release);
+        Ok(zone)
+    }
+
+    /// Makes the mutex anew: at the beginning, and when [`Self::lock`] has given up on its holder. That one may still read
+    /// the message; it finds out by the sum when it has changed.
+    pub fn reset(&self) -> io::Result<()> {
+        // SAFETY: the mapping is large enough for the header and zeroed at first. A holder that is thrown out unlocks what
+        // it does not own, which is refused.
         unsafe {
             let mut attr = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
             libc::pthread_mutexattr_init(attr.as_mut_ptr());
             libc::pthread_mutexattr_setpshared(attr.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED);
             libc::pthread_mutexattr_setrobust(attr.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST);
-            let rc = libc::pthread_mutex_init(zone.header().mutex.get(), attr.as_ptr());
+            let rc = libc::pthread_mutex_init(self.header().mutex.0.get(), attr.as_ptr());
             libc::pthread_mutexattr_destroy(attr.as_mut_ptr());
-            if rc != 0 {
-                return Err(io::Error::from_raw_os_error(rc));
-            }
+            if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
         }
-        zone.header().version.store(version, Ordering::Release);
-        Ok(zone)
     }
 
-    /// Its size, bytes.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Gives up the right to write anything but a slot and the mutex: in the worker that has the slot.
+    pub fn confine(&self, slot: usize) -> io::Result<()> {
+        let whole = (self.base.as_ptr().cast::<libc::c_void>(), self.size);
+        let mutex = (self.header().mutex.0.get().cast(), size_of::<Page<libc::pthread_mutex_t>>());
+        let own = (std::ptr::from_ref(&self.header().slots[slot]).cast_mut().cast(), size_of::<Page<Slot>>());
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        for ((start, length), rights) in [(whole, libc::PROT_READ), (mutex, both), (own, both)] {
+            // SAFETY: these are whole pages of our mapping, which stay readable; what is written afterwards is atomics and
+            // cells of the slot and the mutex alone.
+            if unsafe { libc::mprotect(start, length, rights) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
     }
 
     fn header(&self) -> &Header {
         // SAFETY: the mapping lives as long as `self` and begins with the header; all its fields are atomics or cells.
         unsafe { self.base.as_ref() }
+    }
+
+    fn head(&self) -> &Head {
+        &self.header().head.0
+    }
+
+    fn slot(&self, slot: usize) -> &Slot {
+        &self.header().slots[slot].0
+    }
+
+    /// Whether it has the room that [`Self::new`] gives for `room`.
+    pub fn is_for(&self, room: usize) -> bool {
+        self.capacity() == room.max(Self::MIN).next_multiple_of(4096)
     }
 
     /// Room for a message, bytes.
@@ -148,11 +193,22 @@ impl Zone {
         unsafe { self.base.as_ptr().add(1).cast() }
     }
 
-    /// Takes the mutex; with `try_only` gives up (`None`) when another holds it. A holder that died releases it.
+    /// Takes the mutex; gives up (`None`) when another holds it, at once with `try_only`, else after [`PATIENCE`]. A holder
+    /// that died releases it.
     pub fn lock(&self, try_only: bool) -> Option<Guard<'_>> {
-        let mutex = self.header().mutex.get();
-        // SAFETY: the mutex was initialised in `new` and is never moved.
-        let rc = unsafe { if try_only { libc::pthread_mutex_trylock(mutex) } else { libc::pthread_mutex_lock(mutex) } };
+        let mutex = self.header().mutex.0.get();
+        // SAFETY: the mutex was initialised in `new` and is never moved; the time is valid for the call.
+        let rc = unsafe {
+            match libc::pthread_mutex_trylock(mutex) {
+                libc::EBUSY if !try_only => {
+                    let until = super::time::unix() + PATIENCE;
+                    let until =
+                        libc::timespec { tv_sec: until.as_secs().cast_signed(), tv_nsec: until.subsec_nanos().into() };
+                    libc::pthread_mutex_timedlock(mutex, &until)
+                }
+                rc => rc,
+            }
+        };
         match rc {
             0 => Some(Guard { zone: self }),
             libc::EOWNERDEAD => {
@@ -167,12 +223,29 @@ impl Zone {
 
     /// The version of the message that stands in the zone.
     pub fn version(&self) -> u64 {
-        self.header().version.load(Ordering::Acquire)
+        self.head().version.load(Ordering::Acquire)
+    }
+
+    /// A copy of the message of `version`. The mutex keeps the master from writing meanwhile; without it (its holder does not
+    /// go on, see [`Self::lock`]) a message that was written meanwhile is found out by its sum.
+    pub fn read(&self, version: u64) -> Result<Vec<u8>, InvalidMessage> {
+        let head = self.head();
+        let found = head.version.load(Ordering::Acquire);
+        if found != version {
+            return Err(InvalidMessage::Version { found, wanted: version });
+        }
+        let length = usize::try_from(head.length.load(Ordering::Relaxed)).map_err(|_| InvalidMessage::Damaged)?;
+        if length > self.capacity() {
+            return Err(InvalidMessage::Damaged);
+        }
+        // SAFETY: `length` bytes lie within the mapping.
+        let bytes = unsafe { std::slice::from_raw_parts(self.room(), length) }.to_vec();
+        if sum(&bytes) == head.sum.load(Ordering::Relaxed) { Ok(bytes) } else { Err(InvalidMessage::Damaged) }
     }
 
     /// Clears a slot for a new worker.
     pub fn claim(&self, slot: usize, pid: i32) {
-        let slot = &self.header().slots[slot];
+        let slot = self.slot(slot);
         slot.pid.store(pid, Ordering::Relaxed);
         slot.running.store(0, Ordering::Relaxed);
         slot.polls.store(0, Ordering::Relaxed);
@@ -181,20 +254,20 @@ impl Zone {
 
     /// What a worker does at this moment; what it did when it died.
     pub fn beat(&self, slot: usize) -> Beat {
-        let slot = &self.header().slots[slot];
+        let slot = self.slot(slot);
         let running = slot.running.load(Ordering::Acquire);
         Beat { running: (running != 0).then_some(running), polls: slot.polls.load(Ordering::Relaxed) }
     }
 
     /// The mark of the vhost whose request was the worker's `number`th to panic.
     pub fn panicked(&self, slot: usize, number: u64) -> Option<u64> {
-        let mark = self.header().slots[slot].panics[(number % PANICS as u64) as usize].load(Ordering::Acquire);
+        let mark = self.slot(slot).panics[(number % PANICS as u64) as usize].load(Ordering::Acquire);
         (mark != 0).then_some(mark)
     }
 
     /// Writes what this worker has to say into its own slot.
     pub fn say(&self, slot: usize, said: &Said) {
-        let slot = &self.header().slots[slot];
+        let slot = self.slot(slot);
         let mut length = said.reason.len().min(REASON);
         while !said.reason.is_char_boundary(length) {
             length -= 1;
@@ -210,7 +283,7 @@ impl Zone {
 
     /// Reads a slot.
     pub fn said(&self, slot: usize) -> Said {
-        let slot = &self.header().slots[slot];
+        let slot = self.slot(slot);
         let version = slot.version.load(Ordering::Acquire);
         let length = (slot.reason_length.load(Ordering::Relaxed) as usize).min(REASON);
         // SAFETY: see `say`; a worker that breaks the rule can only garble this text.
@@ -224,6 +297,18 @@ impl Zone {
     }
 }
 
+#[cfg(feature = "poison")]
+impl Zone {
+    /// Garbage over a worker's own slot, which is all that it can write; for tests.
+    pub fn scribble(&self, slot: usize) {
+        let page = std::ptr::from_ref(&self.header().slots[slot]).cast_mut().cast::<u8>();
+        for at in 0..size_of::<Slot>() {
+            // SAFETY: within the slot's page; every bit pattern is a valid slot.
+            unsafe { page.add(at).write_volatile((at as u8).wrapping_mul(37) ^ 0xa5) };
+        }
+    }
+}
+
 /// What a worker does, as its slot says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
@@ -232,6 +317,9 @@ pub struct Beat {
     /// How often it has polled a connection.
     pub polls: u64,
 }
+
+/// The mark of a step of a task, which is no vhost's.
+pub const TASK: u64 = u64::MAX;
 
 /// A worker's way to say in its slot whose request it runs. Plain stores into its own memory: no system call, no lock.
 #[derive(Debug, Default)]
@@ -247,7 +335,7 @@ impl Pulse {
     }
 
     fn slot(&self) -> Option<&Slot> {
-        self.slot.as_ref().map(|(zone, slot)| &zone.header().slots[*slot])
+        self.slot.as_ref().map(|(zone, slot)| zone.slot(*slot))
     }
 
     /// A connection is polled; `mark` is its request's vhost, 0 while that is not known.
@@ -297,37 +385,21 @@ impl Guard<'_> {
         if bytes.len() > self.zone.capacity() {
             return None;
         }
-        let header = self.zone.header();
+        let head = self.zone.head();
         // SAFETY: the room has `capacity` bytes, nobody reads it without the mutex.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.zone.room(), bytes.len()) };
-        header.length.store(bytes.len() as u64, Ordering::Relaxed);
-        header.sum.store(sum(bytes), Ordering::Relaxed);
-        let version = header.version.load(Ordering::Relaxed) + 1;
-        header.version.store(version, Ordering::Release);
+        head.length.store(bytes.len() as u64, Ordering::Relaxed);
+        head.sum.store(sum(bytes), Ordering::Relaxed);
+        let version = head.version.load(Ordering::Relaxed) + 1;
+        head.version.store(version, Ordering::Release);
         Some(version)
-    }
-
-    /// A copy of the message of `version`.
-    pub fn read(&self, version: u64) -> Result<Vec<u8>, InvalidMessage> {
-        let header = self.zone.header();
-        let found = header.version.load(Ordering::Acquire);
-        if found != version {
-            return Err(InvalidMessage::Version { found, wanted: version });
-        }
-        let length = usize::try_from(header.length.load(Ordering::Relaxed)).map_err(|_| InvalidMessage::Damaged)?;
-        if length > self.zone.capacity() {
-            return Err(InvalidMessage::Damaged);
-        }
-        // SAFETY: `length` bytes lie within the mapping.
-        let bytes = unsafe { std::slice::from_raw_parts(self.zone.room(), length) }.to_vec();
-        if sum(&bytes) == header.sum.load(Ordering::Relaxed) { Ok(bytes) } else { Err(InvalidMessage::Damaged) }
     }
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // SAFETY: this guard holds the mutex.
-        unsafe { libc::pthread_mutex_unlock(self.zone.header().mutex.get()) };
+        unsafe { libc::pthread_mutex_unlock(self.zone.header().mutex.0.get()) };
     }
 }
 
@@ -351,7 +423,7 @@ mod tests {
         let version = zone.lock(false).unwrap().publish(b"a task").unwrap();
         match fork().unwrap() {
             Fork::Child => {
-                let text = zone.lock(false).and_then(|guard| guard.read(version).ok());
+                let text = zone.lock(false).and_then(|_guard| zone.read(version).ok());
                 let reason = String::from_utf8(text.unwrap_or_default()).unwrap_or_default();
                 zone.say(3, &Said { version, prepare_us: 5, commit_us: 6, reason });
                 crate::os::process::exit_now(0);
@@ -405,16 +477,71 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_does_not_go_on_is_given_up() {
+        let zone = Zone::new(0, 0).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        match fork().unwrap() {
+            Fork::Child => {
+                drop(reader);
+                let _held = zone.lock(false);
+                drop(writer);
+                nix::unistd::pause();
+                crate::os::process::exit_now(0);
+            }
+            Fork::Parent(pid) => {
+                drop(writer);
+                io::Read::read(&mut &reader, &mut [0]).unwrap();
+                assert!(zone.lock(true).is_none() && zone.lock(false).is_none());
+                zone.reset().unwrap();
+                assert!(zone.lock(true).unwrap().publish(b"on we go").is_some());
+                let pid = nix::unistd::Pid::from_raw(pid);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+                nix::sys::wait::waitpid(pid, None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_confined_worker_writes_its_slot_and_nothing_else() {
+        let zone = Zone::new(0, 0).unwrap();
+        let version = zone.lock(false).unwrap().publish(b"kept").unwrap();
+        let stray: [&dyn Fn(); 3] = [
+            // SAFETY: within the mapping; these are the stray writes.
+            &|| unsafe { *zone.room() = 0 },
+            &|| zone.head().version.store(9, Ordering::Relaxed),
+            &|| zone.claim(2, 0),
+        ];
+        for (number, write) in stray.into_iter().enumerate() {
+            match fork().unwrap() {
+                Fork::Child => {
+                    let confined = zone.confine(1).is_ok() && zone.lock(false).is_some() && zone.read(version).is_ok();
+                    zone.say(1, &Said { version: number as u64, ..Said::default() });
+                    if confined {
+                        write();
+                    }
+                    crate::os::process::exit_now(0);
+                }
+                Fork::Parent(pid) => {
+                    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+                    assert!(matches!(status, nix::sys::wait::WaitStatus::Signaled(..)), "{number}: {status:?}");
+                    assert_eq!(zone.said(1).version, number as u64);
+                }
+            }
+        }
+        assert_eq!(zone.read(version).unwrap(), b"kept");
+    }
+
+    #[test]
     fn other_versions_and_damage_are_noticed() {
         let zone = Zone::new(0, 0).unwrap();
         let guard = zone.lock(false).unwrap();
         let version = guard.publish(b"0123456789").unwrap();
-        assert_eq!(guard.read(version + 1), Err(InvalidMessage::Version { found: 1, wanted: 2 }));
+        assert_eq!(zone.read(version + 1), Err(InvalidMessage::Version { found: 1, wanted: 2 }));
         // SAFETY: within the room; this is the damage.
         unsafe { *zone.room().add(4) ^= 1 };
-        assert_eq!(guard.read(version), Err(InvalidMessage::Damaged));
-        zone.header().length.store(u64::MAX, Ordering::Relaxed);
-        assert_eq!(guard.read(version), Err(InvalidMessage::Damaged));
+        assert_eq!(zone.read(version), Err(InvalidMessage::Damaged));
+        zone.head().length.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(zone.read(version), Err(InvalidMessage::Damaged));
         assert_eq!(guard.publish(&vec![0; zone.capacity() + 1]), None);
     }
 }

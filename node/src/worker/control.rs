@@ -16,7 +16,7 @@ use crate::log::{self, Level};
 use crate::os::channel::{Channel, Command};
 use crate::os::errno;
 use crate::os::signal::Signals;
-use crate::os::zone::Pulse;
+use crate::os::zone::{Pulse, TASK};
 
 /// What the control task goes on with.
 enum Next {
@@ -117,13 +117,17 @@ impl Control {
             match message.command {
                 Command::Sockets => self.updater.receive(message.version, message.fds),
                 Command::Prepare => {
+                    self.context.pulse.enter(TASK);
                     let answer = self.updater.prepare(&self.cycle, &self.accepts, message.version);
+                    self.context.pulse.turn(0);
                     self.answer(answer, message.version);
                 }
                 Command::Commit => {
+                    self.context.pulse.enter(TASK);
                     if let Some(answer) = self.updater.commit(&self.context, &self.accepts, message.version) {
                         self.answer(answer, message.version);
                     }
+                    self.context.pulse.turn(0);
                 }
                 Command::Abort => self.updater.abort(message.version),
                 Command::Quarantine => {

@@ -23,6 +23,8 @@ use crate::os::zone::Zone;
 pub struct Birth {
     /// Its slot in the zone.
     pub slot: usize,
+    /// Whether there is a master, who alone writes what is not the slot's.
+    pub confined: bool,
     /// Its end of the channel.
     pub channel: Channel,
     /// The sockets that it accepts on.
@@ -74,6 +76,11 @@ fn serve(birth: Birth) -> Result<(), String> {
     }
     if let Some(owner) = &birth.owner {
         owner.become_it().map_err(|error| format!("setuid({}) failed ({})", owner.name, errno(&error)))?;
+    }
+    if birth.confined
+        && let Err(error) = birth.zone.confine(birth.slot)
+    {
+        log!(Level::Alert, "mprotect() failed ({})", errno(&error));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

@@ -8,9 +8,9 @@ use dysvr_conf::intern::Interner;
 
 use super::accept::{Accepts, Ready};
 
-use crate::cycle::{Cycle, Prepared};
+use crate::cycle::{Cycle, Prepared, Refusal};
 use crate::dysvr::message::Message;
-use crate::dysvr::update::change_of;
+use crate::dysvr::update::{change_of, guarded};
 use crate::http::Context;
 use crate::log::Level;
 use crate::os::channel::Command;
@@ -55,7 +55,7 @@ impl Updater {
             return Command::Lost;
         }
         self.version = version;
-        let prepared = self.try_prepare(cycle, accepts, version);
+        let prepared = guarded(|| self.try_prepare(cycle, accepts, version)).map_err(|refusal| refusal.to_string());
         let prepare_us = monotonic().saturating_sub(began).as_micros() as u64;
         self.said = Said { version, prepare_us, commit_us: 0, reason: String::new() };
         let answer = match prepared {
@@ -70,6 +70,8 @@ impl Updater {
             }
         };
         self.zone.say(self.slot, &self.said);
+        #[cfg(feature = "poison")]
+        crate::poison::point("prepared", &self.zone, self.slot);
         answer
     }
 
@@ -78,22 +80,26 @@ impl Updater {
         cycle: &Cycle,
         accepts: &Accepts,
         version: u64,
-    ) -> Result<(Prepared, Vec<Ready>), String> {
+    ) -> Result<(Prepared, Vec<Ready>), Refusal> {
+        #[cfg(feature = "poison")]
+        crate::poison::point("prepare", &self.zone, self.slot);
+        let wrong = |error: &dyn std::fmt::Display| Refusal::Wrong(error.to_string());
         let bytes = {
-            let guard = self.zone.lock(false).ok_or("the zone's mutex is broken")?;
-            guard.read(version).map_err(|error| error.to_string())?
+            let _guard = self.zone.lock(false);
+            #[cfg(feature = "poison")]
+            crate::poison::point("locked", &self.zone, self.slot);
+            self.zone.read(version).map_err(|error| wrong(&error))?
         };
-        let Message { task, sources } = Message::decode(&bytes).map_err(|error| error.to_string())?;
-        let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)
-            .map_err(|refusal| refusal.to_string())?;
-        let prepared = cycle.prepare(change).map_err(|refusal| refusal.to_string())?;
-        let ready = self.enter_sockets(version)?;
+        let Message { task, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
+        let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
+        let prepared = cycle.prepare(change)?;
+        let ready = self.enter_sockets(version).map_err(Refusal::Wrong)?;
         match prepared
             .opens()
             .iter()
             .find(|(addr, _)| !accepts.has(addr) && !ready.iter().any(|new| new.addr() == addr))
         {
-            Some((addr, _)) => Err(format!("no socket of {addr} has come")),
+            Some((addr, _)) => Err(Refusal::Wrong(format!("no socket of {addr} has come"))),
             None => Ok((prepared, ready)),
         }
     }
@@ -113,6 +119,8 @@ impl Updater {
             return None;
         }
         let (prepared, ready) = self.prepared.take()?;
+        #[cfg(feature = "poison")]
+        crate::poison::point("commit", &self.zone, self.slot);
         let committed = context.cycle.commit(prepared);
         for socket in ready {
             accepts.begin(context, socket);
@@ -121,6 +129,8 @@ impl Updater {
             accepts.close_unserved(context, &committed.closed);
             context.addresses_closed();
         }
+        #[cfg(feature = "poison")]
+        crate::poison::point("committed", &self.zone, self.slot);
         for (addr, total) in &committed.listeners {
             log!(Level::Notice, "[dysvr] update listening {addr}, total:{total}");
         }
