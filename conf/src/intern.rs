@@ -10,6 +10,8 @@ use std::sync::{Arc, Weak};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
+use crate::digest::Digest;
+use crate::http::ssl::{InvalidPair, Pair};
 use crate::regex::{Regex, WeakRegex};
 
 /// See the module.
@@ -18,6 +20,7 @@ pub struct Interner {
     /// By hash of the text; equal hashes are rare.
     strings: FxHashMap<u64, SmallVec<[Weak<str>; 1]>>,
     regexes: FxHashMap<u64, SmallVec<[WeakRegex; 1]>>,
+    pairs: FxHashMap<Digest, Weak<Pair>>,
     entries: usize,
     /// The number of entries at which the next sweep comes.
     sweep_at: usize,
@@ -28,7 +31,13 @@ const SWEEP_MIN: usize = 1024;
 
 impl Default for Interner {
     fn default() -> Self {
-        Self { strings: FxHashMap::default(), regexes: FxHashMap::default(), entries: 0, sweep_at: SWEEP_MIN }
+        Self {
+            strings: FxHashMap::default(),
+            regexes: FxHashMap::default(),
+            pairs: FxHashMap::default(),
+            entries: 0,
+            sweep_at: SWEEP_MIN,
+        }
     }
 }
 
@@ -59,6 +68,19 @@ impl Interner {
         Ok(new)
     }
 
+    /// The one pair of a certificate's and a key's contents.
+    pub fn pair(&mut self, certificate: &[u8], key: &[u8]) -> Result<Arc<Pair>, InvalidPair> {
+        let digest = Pair::digest_of(certificate, key);
+        if let Some(known) = self.pairs.get(&digest).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let new = Arc::new(Pair::new(certificate, key)?);
+        if self.pairs.insert(digest, Arc::downgrade(&new)).is_none() {
+            self.added();
+        }
+        Ok(new)
+    }
+
     /// How many entries there are, dead ones included.
     pub fn len(&self) -> usize {
         self.entries
@@ -85,6 +107,8 @@ impl Interner {
             self.entries += slot.len();
             !slot.is_empty()
         });
+        self.pairs.retain(|_, weak| weak.strong_count() > 0);
+        self.entries += self.pairs.len();
         self.sweep_at = (self.entries * 2).max(SWEEP_MIN);
     }
 }

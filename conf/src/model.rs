@@ -102,6 +102,17 @@ pub struct Vhost {
     pub digest: Digest,
 }
 
+impl Vhost {
+    /// As messages name it: its first name, and its id if it has one.
+    pub fn label(&self) -> String {
+        let name = self.names.first().map(ToString::to_string).unwrap_or_default();
+        match self.vsvc_id {
+            Some(id) => format!("vhost \"{name}\" (vsvc_id {id})"),
+            None => format!("vhost \"{name}\""),
+        }
+    }
+}
+
 /// An upstream that a `proxy_pass` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamRef {
@@ -162,6 +173,8 @@ pub struct Listen {
     pub reuseport: bool,
     /// `ipv6only=on|off`; on unless told otherwise.
     pub ipv6only: Option<bool>,
+    /// `ssl`: its connections are TLS. All `listen`s of an address agree on it.
+    pub ssl: bool,
     /// Its line.
     pub place: Place,
 }

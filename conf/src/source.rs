@@ -14,6 +14,11 @@ pub trait Source {
     /// The whole content of a file.
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>>;
 
+    /// The whole content of a file that must not be shown: a certificate, a private key.
+    fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        self.read(path)
+    }
+
     /// The files that match a pattern with `*`, `?` or `[…]`, sorted by name as glob(3) does; none is not an error.
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
 
@@ -24,6 +29,10 @@ pub trait Source {
 impl<S: Source + ?Sized> Source for &mut S {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
         (**self).read(path)
+    }
+
+    fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        (**self).secret(path)
     }
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {

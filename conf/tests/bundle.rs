@@ -50,13 +50,13 @@ fn all_problems_are_told_with_their_files() {
     assert_eq!(
         refused(&[
             ("auto_vhost/a.conf", "server {\n  foo;\n  proxy_pass x;\n  location / { proxy_pass http://77; }\n}\n"),
-            ("auto_vhost/b.conf", "include gone.conf;\nserver { listen 80 ssl; }\n}\n"),
+            ("auto_vhost/b.conf", "include gone.conf;\nserver { listen 80 http2; }\n}\n"),
         ]),
         "unknown directive \"foo\" in auto_vhost/a.conf:2\n\
          \"proxy_pass\" directive is not allowed here in auto_vhost/a.conf:3\n\
          host not found in upstream \"77\" in auto_vhost/a.conf:4\n\
          open() \"gone.conf\" failed (2: No such file or directory) in auto_vhost/b.conf:1\n\
-         invalid parameter \"ssl\", it is not supported in auto_vhost/b.conf:2\n\
+         invalid parameter \"http2\", it is not supported in auto_vhost/b.conf:2\n\
          unexpected \"}\" in auto_vhost/b.conf:3"
     );
     assert_eq!(

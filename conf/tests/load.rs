@@ -176,7 +176,7 @@ fn refusals_of_our_own() {
             "server { location / { proxy_pass http://1074728; } }",
             "host not found in upstream \"1074728\" in nginx.conf:3",
         ),
-        ("server { listen 80 ssl; }", "invalid parameter \"ssl\", it is not supported in nginx.conf:3"),
+        ("server { listen 80 http2; }", "invalid parameter \"http2\", it is not supported in nginx.conf:3"),
         ("server { location / { proxy_pass https://a; } }", "https protocol requires SSL support in nginx.conf:3"),
         ("server { set $limit_rate 1k; }", "the \"limit_rate\" variable is not supported in nginx.conf:3"),
         ("server { access_log syslog:server=a; }", "logging to syslog is not supported in nginx.conf:3"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Bundle;
 use crate::digest::Digest;
 use crate::glob;
+use crate::http::ssl::FILES;
 use crate::intern::Interner;
 use crate::load::{LoadOptions, load};
 use crate::model::{UpstreamRef, VsvcId};
@@ -174,7 +175,17 @@ fn path_of(name: &str) -> PathBuf {
 fn relative(problem: Problem) -> Problem {
     let place = problem.place.map(|place| Place { file: Path::new(&name_of(&place.file)).into(), ..place });
     // What is not found is named by its path.
-    let text = problem.text.replace("open() \"/", "open() \"").replace("used in /", "used in ");
+    let marks = [
+        "open() \"",
+        "used in ",
+        "without in ",
+        "with in ",
+        "certificate \"",
+        "certificate key \"",
+        "fopen(",
+        "PrivateKey(\"",
+    ];
+    let text = marks.iter().fold(problem.text, |text, mark| text.replace(&format!("{mark}/"), mark));
     Problem { text, place }
 }
 
@@ -239,7 +250,11 @@ impl Includes {
                         direct.push(name_of(&pattern));
                     }
                 }
-                (_, None) => {}
+                (name, None) => {
+                    if FILES.contains(&name) {
+                        direct.extend(directive.arguments().first().map(|word| name_of(&path_of(&word.text))));
+                    }
+                }
                 (kind, Some(block)) => {
                     if kind == "upstream" {
                         let servers = block.directives.iter().filter(|directive| directive.name() == "server");

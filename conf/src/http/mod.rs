@@ -140,6 +140,8 @@ modules! {
     rewrite,
     /// `ngx_http_map_module`.
     map,
+    /// `ngx_http_ssl_module`.
+    ssl,
     /// `ngx_http_upstream_module`.
     upstream,
     /// `ngx_http_proxy_module`.

@@ -14,11 +14,25 @@ struct Address {
     default_server: bool,
     options: bool,
     vhosts: Vec<usize>,
+    ssl: bool,
+    /// Who says `default_server`.
+    explicit: Option<usize>,
+}
+
+/// Why a vhost cannot have an address that is TLS for one and plain for the other.
+pub fn mixed_ssl(addr: &ListenAddr, vhost: &Vhost, other: &Vhost, ssl: bool) -> String {
+    let (with, without) = if ssl { ("with", "without") } else { ("without", "with") };
+    format!(
+        "{} listens on {addr} {with} \"ssl\", {} {without} in {}: an address is TLS or plain",
+        vhost.label(),
+        other.label(),
+        other.place
+    )
 }
 
 impl Load<'_> {
-    /// Checks all vhosts of a load against each other.
-    pub(crate) fn check_vhosts(&mut self, vhosts: &[Arc<Vhost>]) {
+    /// Checks all vhosts of a load against each other. `whole`: there are no others.
+    pub(crate) fn check_vhosts(&mut self, vhosts: &[Arc<Vhost>], whole: bool) {
         self.check_ids(vhosts);
         let mut addresses: FxHashMap<&ListenAddr, Address> = FxHashMap::default();
         let mut order: Vec<&ListenAddr> = Vec::new();
@@ -27,8 +41,12 @@ impl Load<'_> {
                 let addr = &listen.addr;
                 let known = addresses.entry(addr).or_insert_with(|| {
                     order.push(addr);
-                    Address::default()
+                    Address { ssl: listen.ssl, ..Address::default() }
                 });
+                if listen.ssl != known.ssl {
+                    let first = &vhosts[known.vhosts[0]];
+                    self.problem_at(&vhost.order, &listen.place, mixed_ssl(addr, vhost, first, listen.ssl));
+                }
                 if listen.has_options() && known.options {
                     self.problem_at(&vhost.order, &listen.place, format!("duplicate listen options for {addr}"));
                 }
@@ -37,10 +55,15 @@ impl Load<'_> {
                 }
                 known.options |= listen.has_options();
                 known.default_server |= listen.default_server;
+                known.explicit = known.explicit.or(listen.default_server.then_some(index));
                 known.vhosts.push(index);
             }
         }
         for addr in order {
+            if whole && addresses[addr].ssl {
+                let known = &addresses[addr];
+                self.check_certificate(&vhosts[known.explicit.unwrap_or(known.vhosts[0])]);
+            }
             self.check_names(addr, addresses[addr].vhosts.iter().map(|index| &*vhosts[*index]));
         }
     }

@@ -107,7 +107,7 @@ impl<'a> Load<'a> {
         let vhosts = servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels));
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
-        self.check_vhosts(&vhosts);
+        self.check_vhosts(&vhosts, false);
         Fragment { vhosts, upstreams, warnings: self.sorted_warnings() }
     }
 

@@ -60,12 +60,14 @@ impl<'a> Load<'a> {
             loc.log.access_logs = Some([log::default_log(self.prefix_path("logs/access.log"))].into());
         }
 
-        let levels =
-            Levels { srv: Arc::new(srv.merge(&SrvConf::default())), loc: Arc::new(loc.merge(&LocConf::default())) };
+        let levels = Levels {
+            srv: Arc::new(self.http_pairs(srv.merge(&SrvConf::default()))),
+            loc: Arc::new(loc.merge(&LocConf::default())),
+        };
         let vhosts: Vec<Arc<Vhost>> =
             servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels)).map(Arc::new).collect();
         let named = self.named_variables(&vhosts);
-        self.check_vhosts(&vhosts);
+        self.check_vhosts(&vhosts, true);
         Http {
             main: Arc::new(set.finish()),
             srv: levels.srv,

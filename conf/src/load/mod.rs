@@ -16,6 +16,7 @@ mod location;
 mod map;
 mod number;
 mod server;
+mod ssl;
 mod template;
 mod top;
 mod upstream;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use call::{Call, Fault};
+pub use check::mixed_ssl;
 pub use fragment::{KnownUpstream, LOST, Running, load_fragment};
 pub(crate) use map::{Wildcard, wildcard};
 pub(crate) use number::{millis, number, seconds, size};
@@ -38,6 +40,7 @@ pub(crate) use url::{Form, Host, parse as parse_url};
 
 use crate::digest::Canonical;
 use crate::http::log::Format;
+use crate::http::ssl::Pair;
 use crate::intern::Interner;
 use crate::model::{Config, OrderKey};
 use crate::problem::{Place, Problem, Problems};
@@ -85,6 +88,12 @@ pub(crate) struct Load<'a> {
     blocks: &'a syntax::Arena,
     files: FxHashMap<PathBuf, Result<&'a File<'a>, String>>,
     globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
+    /// What [`Source::secret`] gave, or why not.
+    secrets: FxHashMap<PathBuf, Result<Arc<[u8]>, String>>,
+    /// By the paths of certificate and key.
+    pairs: FxHashMap<(PathBuf, PathBuf), Arc<Pair>>,
+    /// The sizes of `ssl_session_cache`s.
+    session_caches: FxHashMap<Arc<str>, u64>,
     /// How many inclusions the pass may still make.
     inclusions_left: usize,
     problems: Vec<(OrderKey, Problem)>,
@@ -122,6 +131,9 @@ impl<'a> Load<'a> {
             blocks: &room.blocks,
             files: FxHashMap::default(),
             globs: FxHashMap::default(),
+            secrets: FxHashMap::default(),
+            pairs: FxHashMap::default(),
+            session_caches: FxHashMap::default(),
             inclusions_left: files::MAX_INCLUSIONS,
             problems: Vec::new(),
             warnings: Vec::new(),

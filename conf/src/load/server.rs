@@ -52,6 +52,14 @@ impl<'a> Load<'a> {
         self.apply_all(site, directives, &mut Target::Server(&mut block));
         let ServerBlock { set: ServerSet { vsvc_id, mut listens, mut names }, srv, body } = block;
         let srv = srv.merge_shared(&levels.srv);
+        let srv = self.vhost_pairs(srv);
+        // Own certificates are a part of what the vhost says, by content: a renewed one has the same name.
+        if srv.ssl.pairs.as_ref().map(Arc::as_ptr) != levels.srv.ssl.pairs.as_ref().map(Arc::as_ptr) {
+            srv.ssl.pairs.iter().flat_map(|pairs| pairs.iter()).for_each(|pair| words.word(&pair.digest.to_string()));
+        }
+        if !Arc::ptr_eq(&srv.ssl.ticket_keys, &levels.srv.ssl.ticket_keys) {
+            srv.ssl.ticket_keys.iter().for_each(|key| words.word(&key.digest().to_string()));
+        }
         let loc = body.loc.merge_shared(&levels.loc);
         let script = self.script(body.steps, SERVER, &loc);
         let locations = self.locations(&body.locations, &loc, None);

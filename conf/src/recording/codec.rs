@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Answer, Sources, Table};
 
 /// Raised when the layout changes; master and workers are one binary, but not across an upgrade.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,17 +34,19 @@ type Decoded<T> = Result<T, InvalidSources>;
 impl Sources {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let content: usize = self.files().map(|(path, text)| path.as_os_str().len() + text.len() + 16).sum();
+        let all = [&self.files, &self.secrets].into_iter().flat_map(|table| &table.answers);
+        let content = all.map(|(path, text)| path.as_os_str().len() + text.as_ref().map_or(0, |text| text.len()) + 16);
+        let content: usize = content.sum();
         let mut out = Vec::with_capacity(content + 1024);
         out.push(VERSION);
-        put_table(
-            &mut out,
-            &self.files,
-            |out, path| put_bytes(out, path.as_os_str().as_bytes()),
-            |out, text| {
-                put_bytes(out, text);
-            },
-        );
+        for table in [&self.files, &self.secrets] {
+            put_table(
+                &mut out,
+                table,
+                |out, path| put_bytes(out, path.as_os_str().as_bytes()),
+                |out, text| put_bytes(out, text),
+            );
+        }
         put_table(
             &mut out,
             &self.globs,
@@ -77,12 +79,13 @@ impl Sources {
             other => return Err(InvalidSources::Version(other)),
         }
         let files = input.table(Input::path, |input| input.bytes().map(Arc::from))?;
+        let secrets = input.table(Input::path, |input| input.bytes().map(Arc::from))?;
         let globs = input.table(Input::path, |input| input.list(Input::path))?;
         let hosts = input.table(Input::host, |input| input.list(Input::address))?;
         if !input.0.is_empty() {
             return Err(InvalidSources::Trailing);
         }
-        Ok(Self { files, globs, hosts })
+        Ok(Self { files, secrets, globs, hosts })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod codec;
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,11 @@ pub use codec::InvalidSources;
 type Answer<T> = Result<T, i32>;
 
 /// All that was asked of a source and its answers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     files: Table<PathBuf, Arc<[u8]>>,
+    /// Certificates and keys: they travel like any file, and are shown nowhere.
+    secrets: Table<PathBuf, Arc<[u8]>>,
     globs: Table<PathBuf, Vec<PathBuf>>,
     hosts: Table<String, Vec<IpAddr>>,
 }
@@ -81,9 +84,19 @@ impl<K: PartialEq, V: PartialEq> PartialEq for Table<K, V> {
     }
 }
 
+impl fmt::Debug for Sources {
+    /// Names alone: contents may be keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.files().map(|(path, _)| path)).finish_non_exhaustive()
+    }
+}
+
 impl PartialEq for Sources {
     fn eq(&self, other: &Self) -> bool {
-        self.files == other.files && self.globs == other.globs && self.hosts == other.hosts
+        self.files == other.files
+            && self.secrets == other.secrets
+            && self.globs == other.globs
+            && self.hosts == other.hosts
     }
 }
 
@@ -133,6 +146,10 @@ impl<S: Source> Source for Recording<S> {
         self.sources.files.ask(path, || self.source.read(path))
     }
 
+    fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        self.sources.secrets.ask(path, || self.source.secret(path))
+    }
+
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         self.sources.globs.ask(pattern, || self.source.glob(pattern))
     }
@@ -153,6 +170,10 @@ fn unrecorded<T>() -> io::Result<T> {
 impl Source for Replay<'_> {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
         self.0.files.get(path).unwrap_or_else(unrecorded)
+    }
+
+    fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        self.0.secrets.get(path).unwrap_or_else(unrecorded)
     }
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
@@ -180,6 +201,7 @@ mod tests {
         recording.read("/c/nginx.conf".as_ref()).unwrap();
         recording.read("/c/v/b.conf".as_ref()).unwrap();
         recording.read("/c/none".as_ref()).unwrap_err();
+        recording.secret("/c/v/b.conf".as_ref()).unwrap();
         recording.resolve("h").unwrap();
         recording.resolve("nope").unwrap_err();
         recording.into_sources()
@@ -197,6 +219,7 @@ mod tests {
         assert_eq!(replay.glob("/c/v/*.conf".as_ref()).unwrap(), [PathBuf::from("/c/v/b.conf")]);
         assert_eq!(replay.resolve("h").unwrap().len(), 2);
         assert_eq!(replay.read("/c/none".as_ref()).unwrap_err().raw_os_error(), Some(2));
+        assert_eq!(&*replay.secret("/c/v/b.conf".as_ref()).unwrap(), b"\xff\0");
         assert!(replay.read("/c/other".as_ref()).is_err() && replay.resolve("nope").is_err());
     }
 

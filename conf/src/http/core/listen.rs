@@ -10,14 +10,14 @@ use crate::problem::Place;
 /// Parameters that nginx has and that are not here.
 const FOREIGN: &[&str] = &[
     "accept_filter", "bind", "deferred", "fastopen", "http2", "http3", "proxy_protocol", "quic", "rcvbuf", "setfib",
-    "sndbuf", "so_keepalive", "spdy", "ssl",
+    "sndbuf", "so_keepalive", "spdy",
 ];
 
 /// What a `server` without `listen` has.
 pub(crate) fn default_listen(privileged: bool, place: Place) -> Listen {
     let port = if privileged { 80 } else { 8000 };
     let addr = ListenAddr::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
-    Listen { addr, default_server: false, backlog: None, reuseport: false, ipv6only: None, place }
+    Listen { addr, default_server: false, backlog: None, reuseport: false, ipv6only: None, ssl: false, place }
 }
 
 pub(super) fn listen(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
@@ -50,6 +50,7 @@ pub(super) fn listen(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
 fn parameter(listen: &mut Listen, text: &str) -> Done {
     match text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value))) {
         ("default_server" | "default", None) => listen.default_server = true,
+        ("ssl", None) => listen.ssl = true,
         ("reuseport", None) => listen.reuseport = true,
         ("backlog", Some(value)) => {
             let backlog = number(value).filter(|value| *value > 0).and_then(|value| i32::try_from(value).ok());
