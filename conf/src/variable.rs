@@ -52,6 +52,8 @@ macro_rules! builtins {
 
 builtins! {
     Args = "args", BinaryRemoteAddr = "binary_remote_addr", BodyBytesSent = "body_bytes_sent", BytesSent = "bytes_sent",
+    Https = "https", SslCipher = "ssl_cipher", SslProtocol = "ssl_protocol", SslServerName = "ssl_server_name",
+    SslSessionReused = "ssl_session_reused",
     Connection = "connection", ConnectionRequests = "connection_requests", ContentLength = "content_length",
     ContentType = "content_type", DocumentUri = "document_uri", Host = "host", Hostname = "hostname",
     IsArgs = "is_args", Msec = "msec", NginxVersion = "nginx_version", Pid = "pid", ProxyAddXForwardedFor =

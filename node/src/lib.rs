@@ -13,6 +13,7 @@ pub mod master;
 pub mod os;
 #[cfg(feature = "poison")]
 pub mod poison;
+pub mod ssl;
 pub mod task;
 pub mod version;
 pub mod worker;

@@ -82,6 +82,9 @@ impl Cycle {
         self.check_setters(&change, &gone)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
         let addresses = self.prepare_addresses(&change, &gone)?;
+        if change.kind != Kind::Load {
+            self.check_ssl(&change, &gone)?;
+        }
 
         let prefix = self.http().map_or(Path::new(""), |http| &http.options.prefix);
         let mut new = Vec::with_capacity(change.vhosts.len());
@@ -94,8 +97,10 @@ impl Cycle {
             });
             let upstreams = upstreams.collect::<Result<_, _>>()?;
             let logs = logs::open(conf, prefix)?;
+            let is_tls = conf.listens.iter().any(|listen| listen.ssl);
+            let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
             let quarantined = Default::default();
-            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, stamp: change.stamp, quarantined }));
+            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
         }
         Ok(Prepared { gone, new, addresses, upstreams: cells })
     }
@@ -193,6 +198,7 @@ impl Cycle {
             for listen in &vhost.conf.listens {
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
                 let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
+                listener.ssl.set(listen.ssl);
                 committed.conflicts.extend(conflicts.into_iter().map(|name| (name, listen.addr.clone())));
                 committed.touch(&listen.addr);
             }

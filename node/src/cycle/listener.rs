@@ -34,6 +34,8 @@ pub struct Listener {
     pub(super) carried: Cell<Option<SocketOptions>>,
     pub(super) names: RefCell<Names>,
     pub(super) closed: Cell<bool>,
+    /// Whether its connections are TLS.
+    pub(super) ssl: Cell<bool>,
 }
 
 /// The vhost of a name.
@@ -47,7 +49,18 @@ pub struct Found {
 
 impl Listener {
     pub(super) fn new(addr: ListenAddr) -> Self {
-        Self { addr, carried: Cell::new(None), names: RefCell::default(), closed: Cell::new(false) }
+        Self {
+            addr,
+            carried: Cell::new(None),
+            names: RefCell::default(),
+            closed: Cell::new(false),
+            ssl: Cell::new(false),
+        }
+    }
+
+    /// Whether its connections are TLS, for those that come now.
+    pub fn is_ssl(&self) -> bool {
+        self.ssl.get()
     }
 
     /// Whether it has lost its last vhost and is no part of the cycle any more. It keeps the names that it had, for

@@ -10,6 +10,7 @@ pub mod digest;
 mod listener;
 mod logs;
 mod names;
+mod ssl;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
@@ -18,9 +19,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
+use rustls::ServerConfig;
 
 use crate::log::LogFile;
 use crate::os::zone::TASK;
+use crate::ssl::Configs;
 use digest::Sum;
 
 pub use addresses::{Opening, unserved};
@@ -46,6 +49,8 @@ pub struct Vhost {
     pub upstreams: Box<[Rc<UpstreamCell>]>,
     /// Its log files: open as long as it is.
     pub logs: Box<[Rc<LogFile>]>,
+    /// What its handshakes run with, if an address of it is TLS and it has a certificate.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Who made it so.
     pub stamp: Stamp,
     /// It has crashed workers: it answers 503 until it is modified, and nothing of its own is run.
@@ -79,6 +84,8 @@ pub struct Cycle {
     conf_sum: Sum,
     /// Of all that follows the changes, `None` before the load; see [`digest`].
     sum: Cell<Option<Sum>>,
+    /// What TLS runs with.
+    tls: Configs,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
     _logs: Box<[Rc<LogFile>]>,
 }
@@ -102,6 +109,7 @@ impl Cycle {
             count: Cell::new(0),
             setters: RefCell::default(),
             sum: Cell::default(),
+            tls: Configs::new().map_err(Refusal::Wrong)?,
             _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };

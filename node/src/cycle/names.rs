@@ -184,6 +184,11 @@ impl Names {
         self.all.len()
     }
 
+    /// The first in the source of those that `wanted` takes.
+    pub(super) fn first(&self, wanted: impl Fn(&Rc<Vhost>) -> bool) -> Option<&Rc<Vhost>> {
+        self.all.values().find(|vhost| wanted(vhost))
+    }
+
     /// The one that says `default_server`.
     pub(super) fn explicit_default(&self) -> Option<&Rc<Vhost>> {
         self.explicit.as_ref()

@@ -1,6 +1,6 @@
 //! A client's connection: what is known about it, where its request stands, what went over its socket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite as _;
 use super::context::Context;
 use super::proxy::Relay;
 use super::request::Shared;
+use super::ssl::Agreed;
 use super::stream::Stream;
 use super::timer::{Deadline, Timer};
 use super::tunnel::Switch;
@@ -92,6 +93,10 @@ pub(super) struct Client {
     pub discard: RefCell<Option<hyper::body::Incoming>>,
     /// The client still sends a body that nobody wants: close slowly.
     pub linger: Cell<bool>,
+    /// What the handshake has agreed on; empty on a plain connection.
+    pub tls: OnceCell<Box<Agreed>>,
+    /// The client speaks plain HTTP to an address that is TLS.
+    pub plain_on_ssl: Cell<bool>,
     /// A header map of an earlier request, empty, for the next one.
     pub spare: RefCell<Option<HeaderMap>>,
     /// The mark of the vhost whose request it is, 0 between requests.
@@ -134,6 +139,8 @@ impl Client {
             keepalive: Cell::new(HEADER_TIMEOUT),
             discard: RefCell::default(),
             linger: Cell::new(false),
+            tls: OnceCell::new(),
+            plain_on_ssl: Cell::new(false),
             spare: RefCell::default(),
             mark: Cell::new(0),
             blocked: Cell::new(false),
@@ -256,6 +263,15 @@ impl Client {
         self.timer.set(Deadline::Peer, None);
     }
 
+    /// The socket takes nothing, or takes something again.
+    fn block(&self, blocked: bool) {
+        match (self.blocked.replace(blocked), blocked) {
+            (false, true) => self.timer.set(Deadline::Client, Some(self.ctx.clock.now() + SEND_TIMEOUT)),
+            (true, false) => self.timer.set(Deadline::Client, None),
+            _ => {}
+        }
+    }
+
     /// A line of the error log about the connection, outside any request.
     pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
         let listener = self.listener();
@@ -366,21 +382,24 @@ impl hyper::rt::Write for ClientIo {
         match &written {
             Poll::Ready(Ok(written)) => {
                 client.sent.set(client.sent.get() + *written as u64);
-                if client.blocked.replace(false) {
-                    client.timer.set(Deadline::Client, None);
-                }
+                client.block(false);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                if !client.blocked.replace(true) {
-                    client.timer.set(Deadline::Client, Some(client.ctx.clock.now() + SEND_TIMEOUT));
-                }
-            }
+            Poll::Pending => client.block(true),
         }
         written
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.tls.get().is_some() {
+            // What was written is in the session; the socket must take it before the answer counts as sent.
+            let flushed = Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx);
+            self.client.block(flushed.is_pending());
+            match flushed {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        }
         // A tunnel is a part of its request.
         if self.client.stage.get() == Stage::Flushing && self.client.switch.borrow().is_none() {
             self.client.finish(true);

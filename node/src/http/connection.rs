@@ -16,6 +16,7 @@ use super::bad_head;
 use super::client::{Client, ClientIo, Stage};
 use super::context::Context;
 use super::handler::Service;
+use super::ssl;
 use super::stream::Stream;
 use super::timer::Deadline;
 use super::tunnel;
@@ -53,7 +54,19 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
     ctx.clock.tick();
     let client = Client::new(&ctx, listener, remote, local);
     let entered = Entered { place: ctx.enter(&client), client };
-    super::watched::run(&entered.client, run(&entered.client, stream)).await;
+    super::watched::run(&entered.client, begin(&entered.client, stream)).await;
+}
+
+async fn begin(client: &Rc<Client>, stream: Stream) {
+    let stream = match client.listener.is_ssl() {
+        // In a box: plain connections need not carry the room that a handshake takes.
+        true => match Box::pin(ssl::handshake(client, stream)).await {
+            Some(stream) => stream,
+            None => return,
+        },
+        false => stream,
+    };
+    run(client, stream).await;
 }
 
 /// A connection on the worker's list. It leaves it however its task ends, a panic included: a drain must not wait for it.
@@ -142,7 +155,7 @@ fn poll(http: &mut Http, client: &Rc<Client>, stream: &RefCell<Stream>, cx: &mut
     if is_over(client) {
         return Poll::Ready(End::Idle);
     }
-    if client.stage.get() == Stage::Active && stream.borrow().is_closed(cx) {
+    if client.stage.get() == Stage::Active && stream.borrow_mut().is_closed(cx) {
         return Poll::Ready(End::Gone);
     }
     read_ahead(client, cx);

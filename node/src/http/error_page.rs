@@ -10,6 +10,8 @@ pub const PRODUCT: &str = concat!("dysvr/", env!("CARGO_PKG_VERSION"));
 
 /// `Request Header Or Cookie Too Large`: goes out as 400.
 pub(super) const HEADER_TOO_LARGE: u16 = 494;
+/// Plain HTTP came to an address that is TLS: goes out as 400.
+pub(super) const TO_HTTPS: u16 = 497;
 /// The client closed before there was an answer: for the log alone.
 pub(super) const CLIENT_CLOSED: u16 = 499;
 /// `return 444`: closes without an answer.
@@ -42,6 +44,7 @@ fn title(status: u16) -> Option<&'static str> {
         421 => "421 Misdirected Request",
         429 => "429 Too Many Requests",
         494 => "400 Request Header Or Cookie Too Large",
+        497 => "400 The plain HTTP request was sent to HTTPS port",
         500 => "500 Internal Server Error",
         501 => "501 Not Implemented",
         502 => "502 Bad Gateway",
@@ -91,10 +94,12 @@ pub(super) fn reason(status: u16) -> Option<ReasonPhrase> {
 /// The page of a status, if there is one.
 pub(super) fn page(status: u16, user_agent: Option<&HeaderValue>) -> Option<String> {
     let title = title(status)?;
+    // What is only known inside goes out as 400, and says more below.
+    let more = if outward(status) == status { None } else { title.strip_prefix("400 ") };
     let mut page = format!(
         "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{}</h1></center>\r\n{}<hr><center>{PRODUCT}</center>\r\n</body>\r\n</html>\r\n",
-        if status == HEADER_TOO_LARGE { "400 Bad Request" } else { title },
-        if status == HEADER_TOO_LARGE { "<center>Request Header Or Cookie Too Large</center>\r\n" } else { "" },
+        if more.is_some() { "400 Bad Request" } else { title },
+        more.map_or_else(String::new, |more| format!("<center>{more}</center>\r\n")),
     );
     if status >= 400 && user_agent.is_some_and(wants_padding) {
         for _ in 0..6 {
@@ -117,7 +122,7 @@ pub(super) fn closes(status: u16) -> bool {
 
 /// The status that goes out for one that is only known inside.
 pub(super) fn outward(status: u16) -> u16 {
-    if status == HEADER_TOO_LARGE { 400 } else { status }
+    if matches!(status, HEADER_TOO_LARGE | TO_HTTPS) { 400 } else { status }
 }
 
 /// The page for a request.

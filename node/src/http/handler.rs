@@ -94,7 +94,10 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
     request.content_length = content_length;
     let checked = match problem {
         Some(problem) => Err((400, problem)),
-        None => check(&mut request),
+        None => check(&mut request).and_then(|()| match client.plain_on_ssl.get() {
+            true => Err((error_page::TO_HTTPS, "client sent plain HTTP request to HTTPS port")),
+            false => Ok(()),
+        }),
     };
     if quarantined && let Some(http) = request.ctx.cycle.http() {
         // Not even its headers and logs: any of its own directives may be what crashes.

@@ -26,6 +26,7 @@ mod request;
 mod request_body;
 mod response;
 mod rewrite;
+mod ssl;
 mod stream;
 mod template;
 mod timer;

@@ -125,14 +125,15 @@ pub(crate) fn make_location_absolute(request: &Request, headers: &mut HeaderMap)
         return;
     }
     let mut url = Vec::with_capacity(64);
-    url.extend_from_slice(b"http://");
+    let tls = request.client.tls.get().is_some();
+    url.extend_from_slice(if tls { b"https://" } else { b"http://" });
     if request.host.is_empty() {
         url.extend_from_slice(request.client.server_addr().as_bytes());
     } else {
         url.extend_from_slice(&request.host);
     }
     let port = request.client.port();
-    if port != 80 && port != 0 {
+    if port != if tls { 443 } else { 80 } && port != 0 {
         url.push(b':');
         url.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }

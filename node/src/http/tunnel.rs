@@ -61,6 +61,7 @@ async fn copy(
 ) -> std::io::Result<()> {
     if !early.is_empty() {
         to.write_all(&early).await?;
+        to.flush().await?;
         count(early.len() as u64);
     }
     let mut buffer = vec![0; 16 << 10];
@@ -71,6 +72,7 @@ async fn copy(
             return to.shutdown().await;
         }
         to.write_all(&buffer[..read]).await?;
+        to.flush().await?;
         moved.set(Instant::now());
         count(read as u64);
     }

@@ -121,7 +121,29 @@ fn append_builtin(request: &Request, builtin: Builtin, out: &mut Vec<u8>) -> boo
         }
         B::RequestMethod => out.extend_from_slice(request.method.as_str().as_bytes()),
         B::ServerProtocol => drop(write!(out, "{:?}", request.version)),
-        B::Scheme => out.extend_from_slice(b"http"),
+        B::Scheme => out.extend_from_slice(if client.tls.get().is_some() { b"https" } else { b"http" }),
+        B::Https => {
+            if client.tls.get().is_some() {
+                out.extend_from_slice(b"on");
+            }
+        }
+        B::SslProtocol | B::SslCipher | B::SslServerName | B::SslSessionReused => {
+            let Some(agreed) = client.tls.get() else { return false };
+            let text = match builtin {
+                B::SslProtocol => agreed.protocol,
+                B::SslCipher => agreed.cipher,
+                B::SslSessionReused => {
+                    if agreed.reused {
+                        "r"
+                    } else {
+                        "."
+                    }
+                }
+                _ => agreed.server_name.as_deref().unwrap_or_default(),
+            };
+            out.extend_from_slice(text.as_bytes());
+            return !text.is_empty();
+        }
         B::Host => {
             if request.host.is_empty() || request.no_uri {
                 out.extend_from_slice(request.server_name().as_bytes());

@@ -43,6 +43,11 @@ impl Cipher {
         }
     }
 
+    /// Whether it goes with RSA certificates; the others go with ECDSA and EdDSA.
+    pub fn rsa(self) -> bool {
+        !self.ecdsa()
+    }
+
     fn ecdsa(self) -> bool {
         matches!(self, C::EcdsaAes256 | C::EcdsaChacha20 | C::EcdsaAes128)
     }
