@@ -36,7 +36,9 @@ const WITHOUT: &[&str] = &[
 pub fn text(configure: bool) -> String {
     let mut text = format!("nginx version: {NAME}\n");
     if configure {
-        text.push_str("built with hyper, rustls and PCRE2\nTLS SNI support enabled\nconfigure arguments: --with-http_ssl_module");
+        text.push_str(
+            "built with hyper, rustls and PCRE2\nTLS SNI support enabled\nconfigure arguments: --with-http_ssl_module",
+        );
         for module in WITHOUT {
             text.push_str(" --without-http_");
             text.push_str(module);
