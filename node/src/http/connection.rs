@@ -58,7 +58,7 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
 }
 
 async fn begin(client: &Rc<Client>, stream: Stream) {
-    let stream = match client.listener.is_ssl() {
+    let stream = match client.listener().is_ssl() {
         // In a box: plain connections need not carry the room that a handshake takes.
         true => match Box::pin(ssl::handshake(client, stream)).await {
             Some(stream) => stream,
