@@ -1,6 +1,7 @@
 # make run     a controller, three nodes and an origin on this machine; Ctrl-C ends and removes all of it
 # make test    everything that must hold: format, lints, documentation, tests, deployment
 # make bench   figures, beside nginx in the same run
+# make fuzz    new inputs for the parsers, as long as FUZZ_SECONDS each; needs a nightly toolchain and cargo-fuzz
 # make lint    format, lints and documentation alone
 # make install the programs, default configuration and systemd units below $(DESTDIR)
 
@@ -16,7 +17,7 @@ VENV := target/venv
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test bench lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
+.PHONY: run test bench fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
 
 run: tools
 	$(CARGO) build --release --workspace --bins
@@ -32,6 +33,13 @@ bench: tools-bench
 	$(CARGO) build --profile dist -p dysvr-node --bin dysvr-proxy
 	$(CARGO) build --release -p dysvr-tests --bin dysvr-bench
 	DYSVR_BIN_DIR=$(CURDIR)/target/dist exec target/release/dysvr-bench $(ARGS)
+
+# What it finds stands in tests/fuzz/artifacts; mended, it goes into the target's corpus, which `make test` replays.
+FUZZ_SECONDS ?= 300
+fuzz: tools
+	for target in configuration task_file message; do \
+		$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz -O $$target -- -max_total_time=$(FUZZ_SECONDS) -dict=tests/fuzz/dictionary -max_len=4096 || exit 1; \
+	done
 
 # The documentation of private items too: these are programs, and who reads it works on them.
 lint: tools

@@ -1,0 +1,8 @@
+//! See `message` in properties.rs.
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::message(bytes));
