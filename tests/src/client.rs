@@ -72,6 +72,14 @@ impl Connection {
     /// As [`Self::get`].
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
         self.send(method, target, headers, body)?;
+        self.reply(method)
+    }
+
+    /// The next answer, to a request that was sent.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn reply(&mut self, method: &str) -> io::Result<Reply> {
         let head = self.head()?;
         let framing = Framing::of_response(&head, method)?;
         let body = read_body(&mut self.input, framing)?;

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod client;
+pub mod comers;
 pub mod controller;
 pub mod ctl;
 pub mod demo;

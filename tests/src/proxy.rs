@@ -71,6 +71,24 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// Starts the program once more for the same prefix, after its master has ended, and waits until the new one has
+    /// written the pid file.
+    ///
+    /// # Errors
+    /// When it ends or does not start in time: with what it said.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e", "logs/error.log"]);
+        let mut process = Process::start("proxy", &mut command, &self.prefix.path().join("logs"))?;
+        let pid = process.pid();
+        process.wait_for("the pid file", LIMIT, || {
+            ensure!(self.prefix.master_pid()? == pid, "it names another process");
+            Ok(())
+        })?;
+        self.process = process;
+        Ok(())
+    }
+
     /// The master.
     pub fn master(&self) -> i32 {
         self.prefix.master_pid().unwrap_or_else(|_| self.process.pid())

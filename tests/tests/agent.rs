@@ -7,9 +7,7 @@ use anyhow::{Context, Result, ensure};
 use dysvr_tests::node::Node;
 use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::MainConf;
-use dysvr_tests::proxy::LIMIT;
-use dysvr_tests::{client, process, procfs, seed, wait};
-use nix::sys::signal::Signal;
+use dysvr_tests::seed;
 
 /// A machine with a fifth of its memory free, less one page.
 const LOW: &str = "MemTotal: 1000000 kB\nMemFree: 150000 kB\nBuffers: 10000 kB\nCached: 40000 kB\nSwapCached: 0 kB\n\
@@ -126,24 +124,4 @@ fn an_agent_that_dies_finds_its_proxy_again() -> Result<()> {
     let deleted = task(&node, "delete", &[seed::VSVC_ID.to_string()], &[])?;
     ensure!(deleted.status.success(), "{}", said(&deleted));
     everywhere(&node, 404, "no such vhost")
-}
-
-#[test]
-fn workers_outlive_their_master() -> Result<()> {
-    let (node, origin) = start(&[])?;
-    ensure!(task(&node, "add", &seed_files(&node, &origin)?, &[])?.status.success());
-    let (master, workers) = (node.prefix.master_pid()?, node.workers());
-    dysvr_tests::signal::send(master, Signal::SIGKILL)?;
-    wait::until("the master to go", LIMIT, || !procfs::alive(master))?;
-    let answers = client::ask_every_worker(node.prefix.addr(), &workers, seed::HOST, "/", LIMIT);
-    let right = answers.as_ref().is_ok_and(|all| all.values().all(|reply| reply.status == 200));
-    process::end_all(&workers);
-    ensure!(right, "{answers:?}");
-    // With them gone the listeners are free: the agent starts another proxy, with the last good files.
-    wait::eventually("another master", LIMIT, || -> Result<()> {
-        let now = node.prefix.master_pid()?;
-        ensure!(now != master && procfs::alive(now) && procfs::live_children(now).len() == 2, "master {now}");
-        Ok(())
-    })?;
-    everywhere(&node, 200, "origin seed")
 }

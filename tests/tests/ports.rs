@@ -8,13 +8,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dysvr_tests::client::{self, Connection};
+use dysvr_tests::comers::Comers;
 use dysvr_tests::http::{Framing, read_body, read_head};
 use dysvr_tests::load::Load;
 use dysvr_tests::node::Node;
@@ -108,52 +105,6 @@ fn refused(addr: SocketAddr) -> Result<()> {
     match TcpStream::connect(addr) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         got => Err(anyhow!("{addr}: {got:?}")),
-    }
-}
-
-/// Clients that connect, ask once and close, again and again.
-struct Comers {
-    ending: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl Comers {
-    fn start(addr: SocketAddr, count: usize) -> Result<Self> {
-        let (ending, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let threads = (0..count).map(|_| {
-            let (ending, answered) = (Arc::clone(&ending), Arc::clone(&answered));
-            std::thread::spawn(move || {
-                let mut failures = Vec::new();
-                while !ending.load(Ordering::Relaxed) {
-                    match client::get(addr, "any.example", "/") {
-                        Ok(reply) if reply.status == 200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
-                        Ok(reply) => failures.push(format!("{reply:?}")),
-                        Err(error) => failures.push(error.to_string()),
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                failures
-            })
-        });
-        let comers = Self { threads: threads.collect(), ending, answered };
-        comers.more()?;
-        Ok(comers)
-    }
-
-    /// Waits for some more answers.
-    fn more(&self) -> Result<()> {
-        let begin = self.answered.load(Ordering::Relaxed);
-        wait::until("more answers", LIMIT, || self.answered.load(Ordering::Relaxed) > begin + 50)
-    }
-
-    fn stop(self) -> Result<()> {
-        self.ending.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            let failures = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-            ensure!(failures.is_empty(), "{} failures: {:?}", failures.len(), &failures[..failures.len().min(5)]);
-        }
-        Ok(())
     }
 }
 
@@ -334,7 +285,7 @@ fn a_wildcard_comes_and_goes_beside_an_exact_address() -> Result<()> {
     let (exact, wildcard) = (format!("127.0.0.1:{port}"), format!("{port}"));
     site.add(1, &[&exact])?;
     let load = Load::start(local(port), 10, &["any.example"], "/")?;
-    let comers = Comers::start(local(port), 4)?;
+    let comers = Comers::start(local(port), 4, false)?;
     for _ in 0..5 {
         // The exact address has a socket of its own.
         site.add(2, &[&wildcard])?;
@@ -362,7 +313,7 @@ fn a_wildcard_goes_and_an_exact_address_that_it_covered_stays() -> Result<()> {
     site.add(2, &[&wildcard])?;
     site.add(1, &[&exact])?;
     let load = Load::start(local(port), 10, &["any.example"], "/")?;
-    let comers = Comers::start(local(port), 4)?;
+    let comers = Comers::start(local(port), 4, false)?;
     for _ in 0..5 {
         site.delete(2)?;
         wait::eventually("the wildcard to close", LIMIT, || refused(other(port)))?;
@@ -442,7 +393,7 @@ fn a_replaced_worker_and_a_reload_have_the_ports_of_the_updates() -> Result<()> 
     site.serves(local(port), 1)?;
     refused(local(gone))?;
     let before = site.proxy.workers();
-    let comers = Comers::start(local(port), 2)?;
+    let comers = Comers::start(local(port), 2, false)?;
     site.proxy.signal(Signal::SIGHUP)?;
     wait::until("the reload", LIMIT, || site.proxy.workers().len() == 2 && site.proxy.workers().is_disjoint(&before))?;
     comers.stop()?;

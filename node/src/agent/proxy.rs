@@ -15,9 +15,8 @@ use dysvr_conf::syntax;
 use super::overlay::Overlay;
 use crate::dysvr;
 use crate::os::pidfd::PidFd;
-
-/// What the program is called; no other is ever signalled.
-pub const PROGRAM: &str = "dysvr-proxy";
+use crate::os::procfs::{is_running, parent};
+pub use crate::version::PROGRAM;
 
 /// Where things are on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,40 +208,6 @@ pub fn children(pid: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&child| parent(child) == Some(pid) && is_running(child)).collect()
-}
-
-/// The workers of a master that has ended without them: they serve on, and keep its ports. A master leads a process
-/// group, so its number, in the pid file that it left, tells them from those of others.
-pub fn orphans(pid_file: &Path) -> Vec<PidFd> {
-    let text = fs::read_to_string(pid_file).unwrap_or_default();
-    let Ok(group) = text.trim().parse::<u32>() else { return Vec::new() };
-    if is_running(group) {
-        return Vec::new();
-    }
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let held = pids.filter(|&pid| process_group(pid) == Some(group)).filter_map(|pid| PidFd::open(pid).ok());
-    // Asked again while it is held: the number is its own until here.
-    held.filter(|held| process_group(held.pid()) == Some(group) && check_program(held.pid()).is_ok() && held.is_alive())
-        .collect()
-}
-
-fn process_group(pid: u32) -> Option<u32> {
-    stat_field(pid, 2)?.parse().ok()
-}
-
-fn stat_field(pid: u32, index: usize) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(index).map(str::to_owned)
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    stat_field(pid, 1)?.parse().ok()
-}
-
-/// Whether it has not ended: a zombie has.
-fn is_running(pid: u32) -> bool {
-    stat_field(pid, 0).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
 }
 
 #[cfg(test)]

@@ -25,8 +25,6 @@ pub struct Supervisor {
     failures: u32,
     /// When to look for a master or start one.
     look: Option<Instant>,
-    /// Orphaned workers were told to end: their ports are free in a moment, they themselves may take long.
-    dismissed: bool,
     stopping: bool,
 }
 
@@ -42,7 +40,6 @@ impl Supervisor {
             started: now,
             failures: 0,
             look: Some(now),
-            dismissed: false,
             stopping: false,
         }
     }
@@ -67,17 +64,7 @@ impl Supervisor {
         if self.attached || self.stopping {
             return Ok(false);
         }
-        let orphans = proxy::orphans(pid_file);
-        if !orphans.is_empty() && !self.dismissed {
-            self.dismissed = true;
-            self.look = Some(Instant::now() + PAUSE.0);
-            tracing::warn!(workers = orphans.len(), "a master has ended without its workers: they end gracefully");
-            for worker in orphans {
-                drop(worker.send(libc::SIGQUIT));
-            }
-            return Ok(false);
-        }
-        self.dismissed = false;
+        // Workers whose master was killed hold its ports: the new master takes these over.
         self.start()?;
         Ok(false)
     }

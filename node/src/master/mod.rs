@@ -7,6 +7,7 @@ mod reload;
 mod sockets;
 mod start;
 mod supervise;
+mod takeover;
 mod task;
 mod watchdog;
 mod workers;
@@ -59,6 +60,8 @@ pub struct Master {
     watchdog: watchdog::Watchdog,
     /// The signal that told the master to leave: QUIT, TERM or INT.
     leaving: Option<i32>,
+    /// Workers of a former master, until ours serve.
+    takeover: takeover::Takeover,
 }
 
 /// The signals that a master reads.
@@ -160,6 +163,13 @@ impl Master {
         }
     }
 
+    /// Lets the workers of a former master go once all of ours serve.
+    fn relieve(&mut self) {
+        if !self.takeover.is_over() && self.workers.iter().all(|(_, worker)| worker.ready) {
+            self.takeover.dismiss();
+        }
+    }
+
     fn leave(&mut self, signal: i32, command: Command) {
         // A fast stop overtakes a graceful one, not the other way round.
         if self.leaving.is_none_or(|before| before == libc::SIGQUIT) {
@@ -167,6 +177,7 @@ impl Master {
         }
         self.births.stop();
         self.sockets.close_all();
+        self.takeover.dismiss();
         self.tell_all(command);
         if command == Command::Terminate {
             self.watch_end();

@@ -63,6 +63,20 @@ impl Bound {
 }
 
 impl Sockets {
+    /// Makes sockets that listen already, of a former master, part of this. Several of one address are those of
+    /// `reuseport`.
+    pub fn adopt(&mut self, sockets: Vec<(ListenAddr, OwnedFd)>) {
+        for (addr, fd) in sockets {
+            let Ok(options) = listen::options_of(&fd) else { continue };
+            let file = match &addr {
+                ListenAddr::Unix(path) => SocketFile::at(path).ok(),
+                ListenAddr::Inet(_) => None,
+            };
+            let bound = || Bound { options, fds: Vec::new(), file, listening: true };
+            self.open.entry(addr).or_insert_with(bound).fds.push(fd);
+        }
+    }
+
     /// Opens what is wanted and not open yet, for a number of workers. The error is nginx's text. On an error nothing has
     /// changed.
     ///

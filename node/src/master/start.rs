@@ -13,6 +13,7 @@ use dysvr_conf::recording::Recording;
 
 use super::options::{ERROR_LOG, Options};
 use super::sockets::Sockets;
+use super::takeover::{Takeover, open_or_clear};
 use super::{Master, all_signals};
 use crate::cycle::Cycle;
 use crate::dysvr::source::Machine;
@@ -61,7 +62,12 @@ fn begin(options: Options) -> Result<i32, String> {
     let owner = owner(&cycle.conf)?;
     let mut sockets = Sockets::default();
     let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
-    sockets.take_over(sockets.open(&cycle.sockets(), count)?);
+    let pid_file = prefix.join(&cycle.conf.main.pid);
+    let mut takeover = Takeover::begin(&pid_file);
+    sockets.adopt(takeover.sockets());
+    let opened = open_or_clear(&mut takeover, || sockets.open(&cycle.sockets(), count))?;
+    sockets.take_over(opened);
+    sockets.follow(&cycle, count);
     if let Some(owner) = &owner {
         log::chown_all(owner.uid);
     }
@@ -82,12 +88,14 @@ fn begin(options: Options) -> Result<i32, String> {
     let signals = Signals::block(&all_signals()).map_err(|error| format!("signalfd() failed ({})", errno(&error)))?;
     let zone = zone(&cycle, None).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
     make_task_folder(&cycle, &prefix);
-    write_pid(&prefix.join(&cycle.conf.main.pid))?;
+    write_pid(&pid_file)?;
+    takeover.settled();
     if let Some(starter) = starter {
         starter.release();
     }
     log!(Level::Notice, "{}", crate::version::NAME);
     if !cycle.conf.main.master_process {
+        takeover.dismiss();
         return Ok(alone(cycle, interner, sockets, zone, owner, prefix));
     }
     let master = Master {
@@ -107,6 +115,7 @@ fn begin(options: Options) -> Result<i32, String> {
         quarantine: Default::default(),
         watchdog: Default::default(),
         leaving: None,
+        takeover,
     };
     match master.serve() {
         Ok(()) => Ok(0),

@@ -141,6 +141,7 @@ impl Master {
     ) -> Birth {
         self.workers.clear();
         self.sockets.close_all();
+        self.takeover = Default::default();
         Birth {
             slot,
             confined: true,
@@ -177,6 +178,7 @@ impl Master {
             let command = if self.leaving == Some(libc::SIGQUIT) { Command::Quit } else { Command::Terminate };
             self.workers.send(slot, command, 0);
         }
+        self.relieve();
         self.task_replaced(now, slot);
     }
 }

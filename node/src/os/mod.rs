@@ -9,6 +9,7 @@ pub mod inotify;
 pub mod listen;
 pub mod pidfd;
 pub mod process;
+pub mod procfs;
 pub mod signal;
 pub mod socket_file;
 pub mod socket_io;

@@ -43,6 +43,18 @@ impl PidFd {
         }
     }
 
+    /// Another descriptor of what its descriptor `number` is. Takes the right to trace it: the same user, or root with
+    /// `CAP_SYS_PTRACE`.
+    pub fn descriptor(&self, number: i32) -> io::Result<OwnedFd> {
+        // SAFETY: pidfd_getfd takes three integers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.fd.as_raw_fd(), number, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call gave a new descriptor (close-on-exec by itself) that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
     /// Whether it has not ended yet. A zombie has ended.
     pub fn is_alive(&self) -> bool {
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

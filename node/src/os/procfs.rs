@@ -1,0 +1,69 @@
+//! What /proc says of a process. Answers are about whoever has the number now: hold a process by its pidfd while asking.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// All processes.
+pub fn all() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The file name of its program. The kernel shows the path to its own user (and to root with every capability that the
+/// process has); everybody sees the name that it was started by.
+pub fn program(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe"));
+    let name = path.ok().and_then(|path| path.file_name()?.to_str().map(str::to_owned));
+    // The kernel says so when the file was replaced by a newer one.
+    let name = name.map(|name| name.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(name));
+    name.or_else(|| Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()))
+}
+
+/// The process that it was forked from, or whoever has inherited it.
+pub fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 1)?.parse().ok()
+}
+
+/// Its process group: the number of the process that founded it, which nobody else gets while somebody is in it.
+pub fn process_group(pid: u32) -> Option<u32> {
+    stat_field(pid, 2)?.parse().ok()
+}
+
+/// Whether it has not ended: a zombie has.
+pub fn is_running(pid: u32) -> bool {
+    stat_field(pid, 0).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
+}
+
+/// Its descriptors that are sockets: each with the number of the socket, which is the same in all processes that share it.
+pub fn sockets(pid: u32) -> std::io::Result<Vec<(i32, String)>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let sockets = entries.filter_map(|entry| {
+        let target: PathBuf = fs::read_link(entry.path()).ok()?;
+        let socket = target.to_str()?.strip_prefix("socket:")?.to_owned();
+        Some((entry.file_name().to_str()?.parse().ok()?, socket))
+    });
+    Ok(sockets.collect())
+}
+
+/// A field of `/proc/PID/stat`, counted from the one behind the name (which may hold blanks and parentheses).
+fn stat_field(pid: u32, index: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(index).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_finds_itself() {
+        let me = std::process::id();
+        assert!(all().contains(&me) && is_running(me));
+        let name = std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(program(me), Some(name));
+        assert!(parent(me).is_some() && process_group(me).is_some());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        assert!(sockets(me).unwrap().iter().any(|(number, _)| *number == fd));
+    }
+}
