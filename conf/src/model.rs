@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// `http {}`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Http {
     /// What belongs to `http` alone: maps, log formats, our own settings.
     pub main: Arc<MainConf>,
@@ -45,20 +45,34 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The `include`s that stand directly in `http`: where a file must be to be part of the configuration.
     pub reach: Reach,
-    /// The variables that `http` uses ([`crate::variable::Variable::Named`]), in order: a full load fails unless some
-    /// vhost sets each of them.
-    pub named: Vec<Arc<str>>,
+    /// What its own directives use. What its maps and log formats use stands in those.
+    pub uses: Box<[Use]>,
     /// How it was loaded; fragments are loaded alike.
     pub options: Arc<LoadOptions>,
 }
 
-/// What a task file's configuration holds: vhosts and upstreams, merged from the `http` that they join.
+/// Something of `http` that a directive refers to: it cannot go while there is such a use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// A map, by [`crate::variable::Variable::Map`].
+    Map(u16),
+    /// A `log_format`, by its index.
+    Format(u16),
+    /// A variable that vhosts set ([`crate::variable::Variable::Named`]): a full load fails unless some vhost does.
+    Named(Arc<str>),
+}
+
+/// What a task file's configuration holds: vhosts, upstreams, maps and log formats, made for the `http` that they join.
 #[derive(Debug, Default)]
 pub struct Fragment {
     /// In the order of their keys.
     pub vhosts: Vec<Arc<Vhost>>,
     /// In the order of the source.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Each with its index among the maps of `http`: that of the map which it replaces, or a free one.
+    pub maps: Vec<(u16, Arc<crate::http::map::Map>)>,
+    /// The same for log formats.
+    pub formats: Vec<(u16, Arc<crate::http::log::Format>)>,
     /// What nginx says at `warn`.
     pub warnings: Vec<Problem>,
 }
@@ -96,6 +110,8 @@ pub struct Vhost {
     pub locations: Locations,
     /// The names behind [`crate::variable::Variable::Slot`].
     pub variables: Box<[Arc<str>]>,
+    /// What it uses of `http`.
+    pub uses: Box<[Use]>,
     /// The upstreams that it passes to, by name; `proxy::Target::Upstream` is an index into this.
     pub upstreams: Box<[UpstreamRef]>,
     /// What its block says, includes expanded. Two vhosts of one `http` with equal digests do the same.

@@ -8,7 +8,7 @@ use dysvr_conf::http::Handler;
 use dysvr_conf::http::rewrite::Op;
 use dysvr_conf::intern::Interner;
 use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
-use dysvr_conf::model::{Config, Fragment, Http, Vhost};
+use dysvr_conf::model::{Config, Fragment, Http, Use, Vhost};
 use dysvr_conf::problem::Problems;
 use dysvr_conf::source::{Memory, Recording, Sources};
 
@@ -125,7 +125,7 @@ fn variables_belong_to_their_vhost() {
     assert_eq!(names(&http.vhosts[1]), ["z"]);
     assert!(format!("{:?}", http.vhosts[0].locations).contains("Variable(Slot(1))"));
     assert!(format!("{:?}", http.vhosts[1].script).contains("RequestHeader(\"x\")"));
-    assert_eq!(http.named, ["early".into()]);
+    assert_eq!(*http.uses, [Use::Named("early".into())]);
     assert_eq!(
         refusal("server { set $a 1; }\nserver { return 200 $a; }\nadd_header x $b;"),
         "unknown \"a\" variable in nginx.conf:4\nunknown \"b\" variable in nginx.conf:5"
@@ -289,7 +289,7 @@ fn a_fragment_may_not_leave_its_bounds() {
     let mut files = memory(&[
         ("nginx.conf", BASE),
         ("one.conf", ""),
-        ("auto_vhost/log.conf", "log_format x y;\nserver { }\nworker_processes 1;\nfoo;\n"),
+        ("auto_vhost/log.conf", "access_log off;\nserver { }\nworker_processes 1;\nfoo;\n"),
         ("auto_vhost/up.conf", "server { location / { proxy_pass http://running; } }"),
         ("auto_vhost/none.conf", "server { location / { proxy_pass http://nothing; } }"),
         ("auto_vhost/sub/deep.conf", "server { }"),
@@ -302,7 +302,7 @@ fn a_fragment_may_not_leave_its_bounds() {
     for (task, expected) in [
         (
             "include /p/conf/auto_vhost/log.conf;",
-            "\"log_format\" directive changes http as a whole: not possible in place in /p/conf/auto_vhost/log.conf:1\n\
+            "\"access_log\" directive changes http as a whole: not possible in place in /p/conf/auto_vhost/log.conf:1\n\
              \"worker_processes\" directive is not allowed here in /p/conf/auto_vhost/log.conf:3\n\
              unknown directive \"foo\" in /p/conf/auto_vhost/log.conf:4",
         ),
@@ -376,4 +376,63 @@ fn differences_lead_from_one_to_the_other() {
     let changes = diff(&inventories[1], &inventories[3]);
     let count = (changes.vhosts.added.len(), changes.vhosts.modified.len(), changes.opened.len());
     assert_eq!(count, (1, 1, 1));
+}
+
+/// The indices and names of a fragment's maps and formats.
+fn defined(found: &Fragment) -> String {
+    let maps = found.maps.iter().map(|(index, map)| format!("${}@{index}", map.name));
+    let formats = found.formats.iter().map(|(index, format)| format!("{}@{index}", format.name));
+    maps.chain(formats).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn definitions_take_the_places_of_those_they_replace() {
+    let mut files = memory(&[
+        (
+            "nginx.conf",
+            "events {}\nhttp { map $uri $a { } map $uri $b { } log_format f x; include auto_vhost/*.conf; }\n",
+        ),
+        ("auto_vhost/b.conf", "map $uri $B { default $c; } map $a $c { } log_format f $b; log_format g $c;"),
+        ("auto_vhost/none.conf", "server { access_log l f; return 200 $b; }"),
+    ]);
+    let whole = "events {}\nhttp { map $uri $a { } map $uri $b { } log_format f x; include none/*.conf; }\n";
+    let base = try_load(&mut memory(&[("nginx.conf", whole)])).unwrap().http.unwrap();
+    let base = Http {
+        reach: try_load(&mut memory(&[("nginx.conf", "events {}\nhttp { include auto_vhost/*.conf; }\n")]))
+            .unwrap()
+            .http
+            .unwrap()
+            .reach,
+        ..base
+    };
+    let mut join = |task: &str, maps: &[&str], formats: &[&str]| {
+        files.insert("/task/dysvr_1.conf", task);
+        let (maps, formats) =
+            (maps.iter().map(|name| (*name).to_owned()), formats.iter().map(|name| (*name).to_owned()));
+        let (maps, formats): (Vec<_>, Vec<_>) = (maps.collect(), formats.collect());
+        let running = Running { maps: &maps, formats: &formats, ..Running::new(&base, &|_| None) };
+        load_fragment(&running, "/task/dysvr_1.conf".as_ref(), &mut files, &mut Interner::default())
+    };
+    let b = "include auto_vhost/b.conf;";
+    let found = join(b, &["b", "c"], &["f", "g"]).unwrap();
+    assert_eq!(defined(&found), "$b@1 $c@2 f@1 g@2");
+    assert_eq!(*found.maps[0].1.uses, [Use::Map(2)]);
+    assert_eq!(*found.formats[1].1.uses, [Use::Map(2)]);
+    // What is not to be replaced stands in the way.
+    let error = join(b, &["b", "c"], &["g"]).unwrap_err().to_string();
+    assert!(error.starts_with("duplicate \"log_format\" name \"f\" in /p/conf/auto_vhost/b.conf:1"), "{error}");
+    // What goes is not known any more.
+    let none = "include auto_vhost/none.conf;";
+    assert!(join(none, &[], &[]).is_ok());
+    let errors = join(none, &["b"], &["f"]).unwrap_err().to_string();
+    let place = "in /p/conf/auto_vhost/none.conf:1";
+    assert_eq!(errors, format!("unknown log format \"f\" {place}\nunknown \"b\" variable {place}"));
+}
+
+#[test]
+fn a_map_may_not_refer_to_itself() {
+    let maps = "map $a $a { }\nmap $uri $b { x $c; }\nmap $d $c { }\nmap $uri $d { default $b; }\nmap $b $e { }\n";
+    let errors = refusal(&(maps.to_owned() + "map $uri $fine { default $deep; }\nmap $uri $deep { }"));
+    let of = |name: &str, line: u32| format!("the map of \"${name}\" refers to itself in nginx.conf:{line}");
+    assert_eq!(errors, [of("a", 3), of("b", 4), of("c", 5), of("d", 6), of("e", 7)].join("\n"));
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LocSet as AnyLocSet, MainSet as AnyMainSet};
+use crate::digest::{Digest, Words};
 use crate::directive::{Arity, Directive, Done, HTTP, LOCATION, LOCATION_IF, SERVER, Setter};
 use crate::load::{Call, size};
+use crate::model::{OrderKey, Use};
+use crate::problem::Place;
 use crate::template::{Part, Template};
 use crate::variable::{Builtin, Variable};
 
@@ -27,7 +30,8 @@ pub type SrvSet = ();
 level! {
     /// `http` level.
     pub struct Main from MainSet {
-        /// `log_format`s by name; `combined` is always there.
+        /// `log_format`s; `combined` is always there, as the first. One that was deleted in place leaves a format without
+        /// a name, whose place the next one takes.
         formats: Vec<Arc<Format>> = Vec::new(),
     }
 }
@@ -41,7 +45,7 @@ level! {
 }
 
 /// One `log_format`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Format {
     /// Its name.
     pub name: Arc<str>,
@@ -49,11 +53,23 @@ pub struct Format {
     pub escape: Escape,
     /// The line, without the line feed.
     pub line: Template,
+    /// Where it stands; `combined` stands nowhere.
+    pub place: Option<Place>,
+    /// Its place in the fully expanded source.
+    pub order: OrderKey,
+    /// What it says.
+    pub digest: Digest,
+    /// What it uses.
+    pub uses: Box<[Use]>,
 }
 
+/// The index of `combined`.
+pub const COMBINED: u16 = 0;
+
 /// `escape=` of a `log_format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Escape {
+    #[default]
     /// `"`, `\` and bytes below 32 or above 126 as `\xXX`; an empty value is `-`.
     Default,
     /// As in a JSON string.
@@ -67,8 +83,8 @@ pub enum Escape {
 pub struct AccessLog {
     /// The file, absolute. Equal paths are one open file.
     pub path: Arc<PathBuf>,
-    /// The format.
-    pub format: Arc<Format>,
+    /// The format: an index into [`Main::formats`].
+    pub format: u16,
     /// `buffer=SIZE`, bytes: lines are written together.
     pub buffer: Option<usize>,
     /// `flush=TIME`.
@@ -101,17 +117,17 @@ pub(crate) fn combined() -> Arc<Format> {
         header(http::header::USER_AGENT),
         text("\""),
     ];
-    Arc::new(Format { name: "combined".into(), escape: Escape::Default, line: Template { parts: parts.into() } })
+    Arc::new(Format { name: "combined".into(), line: Template { parts: parts.into() }, ..Format::default() })
 }
 
 /// The log of a configuration that names none.
 pub(crate) fn default_log(path: PathBuf) -> AccessLog {
-    AccessLog { path: Arc::new(path), format: combined(), buffer: None, flush: None, condition: None }
+    AccessLog { path: Arc::new(path), format: COMBINED, buffer: None, flush: None, condition: None }
 }
 
 fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
     let name = call.arg(1);
-    if call.load.formats().iter().any(|format| *format.name == *name) {
+    if call.load.format(name).is_some() {
         return Err(format!("duplicate \"log_format\" name \"{name}\"").into());
     }
     let (escape, first) = match call.arg(2).strip_prefix("escape=") {
@@ -129,8 +145,12 @@ fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
         }
         line += word.text;
     }
-    let format = Format { name: call.string(name), escape, line: call.template(&line)? };
-    call.load.formats().push(Arc::new(format));
+    let (line, uses) = call.with_uses(|call| call.template(&line));
+    let mut words = Words::default();
+    call.directive.words.iter().for_each(|word| words.word(&word.text));
+    let name = call.string(name);
+    let (place, order, digest) = (call.place(), call.key(), words.digest());
+    call.load.define_format(Format { name, escape, line: line?, place, order, digest, uses });
     Ok(())
 }
 
@@ -155,8 +175,8 @@ fn access_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
         return Err("variables in the path of an access_log are not supported".into());
     }
     let name = if call.arguments().len() > 1 { call.arg(2) } else { "combined" };
-    let known = call.load.formats().iter().find(|format| *format.name == *name).cloned();
-    let format = known.ok_or_else(|| format!("unknown log format \"{name}\""))?;
+    let format = call.load.format(name).ok_or_else(|| format!("unknown log format \"{name}\""))?;
+    call.load.note(Use::Format(format));
     let mut log = AccessLog {
         path: Arc::new(call.prefix_path(path)),
         format,

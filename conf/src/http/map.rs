@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::digest::Digest;
 use crate::directive::{Arity, BlockKind, Directive, HTTP, Setter};
+use crate::model::{OrderKey, Use};
+use crate::problem::Place;
 use crate::regex::Regex;
 use crate::template::Template;
 
@@ -20,7 +23,8 @@ pub type LocSet = ();
 level! {
     /// `http` level.
     pub struct Main from MainSet {
-        /// In the order of the file; [`crate::variable::Variable::Map`] is an index into this.
+        /// [`crate::variable::Variable::Map`] is an index into this. In the order of the file after a load; one that was
+        /// deleted in place leaves a map without a name, whose place the next one takes.
         maps: Vec<Arc<Map>> = Vec::new(),
     }
 }
@@ -46,4 +50,20 @@ pub struct Map {
     pub hostnames: bool,
     /// `volatile`: looked up at each use, not once per request.
     pub volatile: bool,
+    /// Where its block begins.
+    pub place: Option<Place>,
+    /// Its place in the fully expanded source.
+    pub order: OrderKey,
+    /// What its block says.
+    pub digest: Digest,
+    /// What it uses.
+    pub uses: Box<[Use]>,
+}
+
+impl Map {
+    /// Its values.
+    pub fn values(&self) -> impl Iterator<Item = &Template> {
+        let values = self.exact.values().chain(self.leading.values()).chain(self.trailing.values());
+        values.chain(self.regexes.iter().map(|(_, value)| value)).chain([&self.default])
+    }
 }

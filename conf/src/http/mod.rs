@@ -71,7 +71,7 @@ macro_rules! modules {
         #[derive(Debug, Default)]
         pub struct MainSet { $($(#[$doc])* pub $module: $module::MainSet,)* }
         /// `http`'s own configuration, per module.
-        #[derive(Debug, Default)]
+        #[derive(Clone, Debug, Default)]
         pub struct MainConf { $($(#[$doc])* pub $module: Arc<<$module::MainSet as Level>::Conf>,)* }
         /// What a block sets at server level, per module.
         #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::files::Site;
 use super::{Load, number};
 use crate::directive::{Contexts, Done};
-use crate::model::OrderKey;
+use crate::model::{OrderKey, Use};
 use crate::problem::Place;
 use crate::regex::Regex;
 use crate::syntax::{Directive, Word};
@@ -129,15 +129,22 @@ impl<'a> Call<'_, 'a> {
         self.load.conf_path(path)
     }
 
+    /// What is read meanwhile, and what it uses of `http`: not counted as a use of the block around it.
+    pub fn with_uses<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> (T, Box<[Use]>) {
+        let outer = std::mem::take(&mut self.load.uses);
+        let result = read(self);
+        (result, std::mem::replace(&mut self.load.uses, outer).into())
+    }
+
     /// A value with variables.
     pub fn template(&mut self, text: &str) -> Done<Template> {
-        let at = super::variables::Use { site: self.site, at: self.directive.end };
+        let at = super::variables::At { site: self.site, at: self.directive.end };
         self.load.template(text, at)
     }
 
     /// A variable by its bare name, as a template of its own.
     pub fn variable(&mut self, name: &str) -> Done<Template> {
-        let at = super::variables::Use { site: self.site, at: self.directive.end };
+        let at = super::variables::At { site: self.site, at: self.directive.end };
         let variable = self.load.variable(name, at)?;
         Ok(Template { parts: [crate::template::Part::Variable(variable)].into() })
     }

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::Target;
+use super::block::{Pending, Target};
 use super::files::{File, Origin, Site};
 use super::http::{HttpBlock, Levels};
 use super::{Load, Room};
 use crate::directive::{self, HTTP};
 use crate::glob;
+use crate::http::log::Format;
+use crate::http::map::Map;
 use crate::intern::Interner;
 use crate::model::{Fragment, Http, OrderKey, OrderStep, Reach};
 use crate::problem::{Problem, Problems};
@@ -19,7 +21,7 @@ use crate::syntax::Directive;
 
 /// Reads a task's configuration, `dysvr_<id>.conf`: a list of `include FILE;`.
 ///
-/// The files may hold only `server`, `upstream` and `include`; anything else changes `http` as a whole. Each file that
+/// The files may hold only `server`, `upstream`, `map`, `log_format` and `include`; anything else changes `http` as a whole. Each file that
 /// the list names must be reached by the running configuration (`http.reach`, or what [`Running::reached`] knows), else
 /// a restart would lose it. What can be wrong only together with the other vhosts of the running configuration (a
 /// duplicate `vsvc_id`, a second default server) is for the caller to check.
@@ -45,6 +47,10 @@ pub struct Running<'r> {
     /// How the source reaches a file that no `include` of `http` names, when something that the task replaces stands in
     /// it: a vhost's file may include an upstream's.
     pub reached: &'r dyn Fn(&Path) -> Option<Vec<OrderStep>>,
+    /// The maps that the fragment may replace, by the names of their variables: those that it does not hold go.
+    pub maps: &'r [String],
+    /// The same for log formats.
+    pub formats: &'r [String],
 }
 
 /// See [`Running::upstream`].
@@ -53,7 +59,7 @@ pub type KnownUpstream<'r> = dyn Fn(&str) -> Option<Arc<str>> + 'r;
 impl<'r> Running<'r> {
     /// A configuration with these upstreams and no files but those that `http` includes.
     pub fn new(http: &'r Http, upstream: &'r KnownUpstream<'r>) -> Self {
-        Self { http, upstream, reached: &|_| None }
+        Self { http, upstream, reached: &|_| None, maps: &[], formats: &[] }
     }
 }
 
@@ -63,6 +69,9 @@ impl OrderKey {
         &self.0[..self.0.len().saturating_sub(1)]
     }
 }
+
+/// A definition with its index.
+type Placed<T> = (u16, Arc<T>);
 
 /// What is said of a file that the main configuration does not lead to.
 pub const LOST: &str = "is reached by no include of nginx.conf: it would be lost at the next start";
@@ -83,16 +92,15 @@ impl Reach {
 impl<'a> Load<'a> {
     fn fragment(&mut self, running: &Running<'_>, file: &Path) -> Fragment {
         let base = running.http;
-        for (index, map) in (0..).zip(&base.main.map.maps) {
-            self.maps.insert(Arc::clone(&map.name), index);
-        }
-        self.formats = base.main.log.formats.clone();
-
+        self.join_definitions(base, running.maps, running.formats);
         let mut block = HttpBlock::default();
         match self.file(file) {
             Ok(list) => {
                 let site = Site::new(Arc::clone(&list.path), Origin::Top);
                 self.syntax_problems(list, &site);
+                if !running.maps.is_empty() {
+                    self.name_maps(&site, list.tree.directives);
+                }
                 for directive in list.tree.directives {
                     self.task_include(running, &site, directive, &mut block);
                 }
@@ -102,13 +110,39 @@ impl<'a> Load<'a> {
 
         // Named before the vhosts are read, so that a use may stand before its definition.
         let upstreams = self.upstreams(&block.upstreams);
+        let (maps, formats) = self.definitions(base, &block.maps);
         let levels = Levels { srv: Arc::clone(&base.srv), loc: Arc::clone(&base.loc) };
         let servers = &block.servers;
         let vhosts = servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels));
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts, false);
-        Fragment { vhosts, upstreams, warnings: self.sorted_warnings() }
+        Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings() }
+    }
+
+    /// The maps and the log formats of the fragment, with their places among those of `base`.
+    fn definitions(&mut self, base: &Http, pending: &[Pending<'a>]) -> (Vec<Placed<Map>>, Vec<Placed<Format>>) {
+        let mut maps: Vec<Placed<Map>> = Vec::new();
+        for (site, directive) in pending {
+            let map = self.map(site, directive);
+            if let Some(index) = self.maps.get(&map.name) {
+                maps.push((*index, Arc::new(map)));
+            }
+        }
+        if !maps.is_empty() {
+            let mut all = base.main.map.maps.clone();
+            for (index, map) in &maps {
+                let index = usize::from(*index);
+                if all.len() <= index {
+                    all.resize_with(index + 1, Arc::default);
+                }
+                all[index] = Arc::clone(map);
+            }
+            self.check_map_cycles(&all, maps.iter().map(|(index, _)| usize::from(*index)));
+        }
+        let formats = std::mem::take(&mut self.slots.formats);
+        let formats = formats.into_iter().map(|index| (index, Arc::clone(&self.formats[usize::from(index)])));
+        (maps, formats.collect())
     }
 
     /// One line of the list.
@@ -154,7 +188,7 @@ impl<'a> Load<'a> {
             directive.name(),
             directive::find(directive, HTTP),
         ) {
-            ("server" | "upstream" | "include", _) | (_, Err(_)) => {
+            ("server" | "upstream" | "map" | "log_format" | "include", _) | (_, Err(_)) => {
                 load.apply(site, directive, &mut Target::Http(block));
             }
             (name, Ok(_)) => {

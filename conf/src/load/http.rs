@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Load;
 use super::block::{Pending, Target, inside};
 use super::files::{MAX_INCLUSIONS, Site};
-use crate::directive::{self, HTTP};
+use crate::http::map::Map;
 use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
 use crate::model::{Http, OrderKey, Reach, Vhost};
 use crate::syntax::Directive;
@@ -44,7 +44,7 @@ impl<'a> Load<'a> {
                 let pattern = load.conf_path(directive.words[1].text);
                 load.outside.include(&pattern);
                 reach.includes.push((key, pattern));
-            } else if !matches!(directive.name(), "server" | "upstream") {
+            } else if !matches!(directive.name(), "server" | "upstream" | "map" | "log_format") {
                 load.note_outside(site, directive);
             }
             load.apply(site, directive, &mut Target::Http(&mut block));
@@ -53,7 +53,9 @@ impl<'a> Load<'a> {
         let HttpBlock { mut set, srv, mut loc, maps, upstreams, servers } = block;
 
         let upstreams = self.upstreams(&upstreams);
-        set.map.maps = Some(maps.iter().map(|(site, directive)| Arc::new(self.map(site, directive))).collect());
+        let maps: Vec<Arc<Map>> = maps.iter().map(|(site, directive)| Arc::new(self.map(site, directive))).collect();
+        self.check_map_cycles(&maps, 0..maps.len());
+        set.map.maps = Some(maps);
         set.log.formats = Some(std::mem::take(&mut self.formats));
         self.formats = set.log.formats.clone().unwrap_or_default();
         if loc.log.access_logs.is_none() {
@@ -66,7 +68,8 @@ impl<'a> Load<'a> {
         };
         let vhosts: Vec<Arc<Vhost>> =
             servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels)).map(Arc::new).collect();
-        let named = self.named_variables(&vhosts);
+        self.check_named(&vhosts);
+        let uses = std::mem::take(&mut self.uses).into();
         self.check_vhosts(&vhosts, true);
         Http {
             main: Arc::new(set.finish()),
@@ -75,37 +78,19 @@ impl<'a> Load<'a> {
             vhosts,
             upstreams,
             reach,
-            named,
+            uses,
             options: Arc::new(self.options.clone()),
         }
     }
 
-    /// Makes the maps' variables known before anything uses them.
-    fn name_maps(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>]) {
-        let mut count = 0;
-        self.expand(site, directives, &mut |load, _, directive| {
-            if directive.name() == "map" && directive::find(directive, HTTP).is_ok() {
-                if let Some(name) = directive.words[2].text.strip_prefix('$') {
-                    load.maps.insert(name.to_ascii_lowercase().into(), count);
-                }
-                count = count.saturating_add(1);
-            }
-        });
-    }
-
-    /// The variables that `http` uses; says which of them no vhost sets.
-    fn named_variables(&mut self, vhosts: &[Arc<Vhost>]) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = Vec::new();
+    /// Says which of the variables that `http` uses no vhost sets.
+    fn check_named(&mut self, vhosts: &[Arc<Vhost>]) {
         for used in std::mem::take(&mut self.named) {
             let set = vhosts.iter().any(|vhost| vhost.variables.contains(&used.name));
             if !set {
                 self.problem(&used.site, used.at, format!("unknown \"{}\" variable", used.name));
             }
-            if !names.contains(&used.name) {
-                names.push(used.name);
-            }
         }
-        names
     }
 }
 

@@ -8,6 +8,7 @@ use super::Load;
 use super::block::inside;
 use super::call::{Call, Fault};
 use super::files::Site;
+use super::http::key_of;
 use crate::directive::{Done, HTTP};
 use crate::http::map::Map;
 use crate::syntax::Directive;
@@ -16,6 +17,16 @@ use crate::template::Template;
 impl<'a> Load<'a> {
     /// One map.
     pub(crate) fn map(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Map {
+        let outer = std::mem::take(&mut self.uses);
+        let mut map = self.map_block(site, directive);
+        map.uses = std::mem::replace(&mut self.uses, outer).into();
+        map.place = site.place(directive.start());
+        map.order = key_of(site, directive);
+        map.digest = self.block_digest(site, directive);
+        map
+    }
+
+    fn map_block(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Map {
         let mut call = Call { load: self, site, directive, context: HTTP };
         let (source, name) = match head(&mut call) {
             Ok(head) => head,

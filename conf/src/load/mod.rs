@@ -9,6 +9,7 @@ mod arena;
 mod block;
 mod call;
 mod check;
+mod definitions;
 mod files;
 mod fragment;
 mod http;
@@ -42,7 +43,7 @@ use crate::digest::Canonical;
 use crate::http::log::Format;
 use crate::http::ssl::Pair;
 use crate::intern::Interner;
-use crate::model::{Config, OrderKey};
+use crate::model::{Config, OrderKey, Use};
 use crate::problem::{Place, Problem, Problems};
 use crate::source::Source;
 use crate::syntax::{self, Position};
@@ -103,6 +104,10 @@ pub(crate) struct Load<'a> {
     /// The named groups of the expression whose value is read, in a `map`.
     map_groups: Vec<(String, u8)>,
     formats: Vec<Arc<Format>>,
+    /// Where definitions go that a fragment adds or replaces.
+    slots: definitions::Slots,
+    /// What `http` itself, or the definition that is read, uses of `http`.
+    uses: Vec<Use>,
     upstreams: upstream::Known<'a>,
     /// The vhost that is read, if one is.
     vhost: Option<variables::VhostScope>,
@@ -140,6 +145,8 @@ impl<'a> Load<'a> {
             maps: FxHashMap::default(),
             map_groups: Vec::new(),
             formats: Vec::new(),
+            slots: definitions::Slots::default(),
+            uses: Vec::new(),
             upstreams: upstream::Known::new(known_upstream),
             vhost: None,
             pass_scope: location::PassScope::default(),
@@ -164,11 +171,6 @@ impl<'a> Load<'a> {
     /// Notes a problem that concerns a block as a whole.
     pub(crate) fn problem_at(&mut self, key: &OrderKey, place: &Place, text: impl Into<String>) {
         self.problems.push((key.clone(), Problem { text: text.into(), place: Some(place.clone()) }));
-    }
-
-    /// The log formats that are known so far.
-    pub(crate) fn formats(&mut self) -> &mut Vec<Arc<Format>> {
-        &mut self.formats
     }
 
     /// See [`location::PassScope`].

@@ -84,6 +84,7 @@ impl<'a> Load<'a> {
             script,
             locations,
             variables: scope.names.into(),
+            uses: scope.uses.into(),
             upstreams: scope.upstreams.into(),
             digest: words.digest(),
         })

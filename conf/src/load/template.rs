@@ -1,14 +1,14 @@
 //! Text with `$` in it to a [`Template`].
 
 use super::Load;
-use super::variables::Use;
+use super::variables::At;
 use crate::directive::Done;
 use crate::template::{Part, Template};
 use crate::variable::Variable;
 
 impl Load<'_> {
     /// Compiles a value. `$1` … `$9` are groups, `$name` and `${name}` variables.
-    pub(crate) fn template(&mut self, text: &str, used: Use<'_>) -> Done<Template> {
+    pub(crate) fn template(&mut self, text: &str, used: At<'_>) -> Done<Template> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(dollar) = rest.find('$') {

@@ -15,14 +15,14 @@ use super::call::{Fault, Groups};
 use super::files::Site;
 use crate::directive::Done;
 use crate::http::rewrite::SetTarget;
-use crate::model::UpstreamRef;
+use crate::model::{UpstreamRef, Use};
 use crate::regex::Regex;
 use crate::syntax::{Directive, Position};
 use crate::variable::{Builtin, Variable};
 
 /// Where a variable is used.
 #[derive(Clone, Copy)]
-pub(crate) struct Use<'u> {
+pub(crate) struct At<'u> {
     pub(crate) site: &'u Rc<Site>,
     pub(crate) at: Position,
 }
@@ -46,6 +46,8 @@ pub(crate) struct VhostScope {
     open_uses: Vec<(u16, Rc<Site>, Position)>,
     /// The upstreams that it passes to.
     pub(crate) upstreams: Vec<UpstreamRef>,
+    /// What it uses of `http`.
+    pub(crate) uses: Vec<Use>,
 }
 
 /// Variables that nginx has and that are not here, so that a `set` of one is not taken for a variable of the vhost.
@@ -118,7 +120,7 @@ impl VhostScope {
 
 impl<'a> Load<'a> {
     /// What a name means here. Names have no case.
-    pub(crate) fn variable(&mut self, name: &str, used: Use<'_>) -> Done<Variable> {
+    pub(crate) fn variable(&mut self, name: &str, used: At<'_>) -> Done<Variable> {
         let lower = name.to_ascii_lowercase();
         if let Some(slot) = self.vhost.as_ref().and_then(|vhost| vhost.defined(&lower)) {
             return Ok(Variable::Slot(slot));
@@ -138,8 +140,17 @@ impl<'a> Load<'a> {
             }
             None => {
                 self.named.push(NamedUse { name: Arc::clone(&name), site: Rc::clone(used.site), at: used.at });
+                self.note(Use::Named(Arc::clone(&name)));
                 Ok(Variable::Named(name))
             }
+        }
+    }
+
+    /// Notes a use of something of `http`, for the vhost that is read or else for `http` itself.
+    pub(crate) fn note(&mut self, used: Use) {
+        let uses = self.vhost.as_mut().map_or(&mut self.uses, |vhost| &mut vhost.uses);
+        if !uses.contains(&used) {
+            uses.push(used);
         }
     }
 
@@ -148,8 +159,9 @@ impl<'a> Load<'a> {
         if let Some(builtin) = Builtin::from_name(name) {
             return Some(Variable::Builtin(builtin));
         }
-        if let Some(map) = self.maps.get(name) {
-            return Some(Variable::Map(*map));
+        if let Some(map) = self.maps.get(name).copied() {
+            self.note(Use::Map(map));
+            return Some(Variable::Map(map));
         }
         let header = |name: &str| HeaderName::from_bytes(name.replace('_', "-").as_bytes()).ok();
         if let Some(name) = name.strip_prefix("http_") {

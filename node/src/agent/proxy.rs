@@ -101,7 +101,7 @@ impl Settings {
         let dysvr = config.http.as_ref().map(|http| http.main.dysvr.clone()).unwrap_or_default();
         Ok(Self {
             pid_file: layout.prefix.join(&config.main.pid),
-            task_file: dysvr::task_file(&config, &layout.prefix),
+            task_file: dysvr::task_file(config.http.as_ref(), &layout.prefix),
             task_timeout: dysvr.task_timeout,
             enabled: dysvr.enable,
         })

@@ -5,9 +5,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dysvr_conf::http::log::Format;
+use dysvr_conf::http::map::Map;
 use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
 
 use super::addresses::{Addresses, Opening};
+use super::definitions::Defined;
 use super::upstream::Cells;
 use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
 
@@ -40,6 +43,15 @@ pub struct Change {
     pub removed: Vec<VsvcId>,
     /// The upstreams that the change may replace; those that are not among `upstreams` go.
     pub touched: Vec<Arc<str>>,
+    /// The maps that are added, or replaced if `touched_maps` names them, each with its index.
+    pub maps: Vec<(u16, Arc<Map>)>,
+    /// The maps that the change may replace, by the lower-case names of their variables; those that are not among `maps`
+    /// go.
+    pub touched_maps: Vec<Arc<str>>,
+    /// The same for log formats.
+    pub formats: Vec<(u16, Arc<Format>)>,
+    /// The same for log formats.
+    pub touched_formats: Vec<Arc<str>>,
     /// Goes into the vhosts.
     pub stamp: Stamp,
 }
@@ -62,6 +74,7 @@ pub struct Prepared {
     pub(super) new: Vec<Rc<Vhost>>,
     pub(super) addresses: Addresses,
     pub(super) upstreams: Cells,
+    defined: Defined,
 }
 
 impl Prepared {
@@ -79,14 +92,15 @@ impl Cycle {
     /// Checks a change against this cycle and builds what it needs; changes nothing.
     pub fn prepare(&self, change: Change) -> Result<Prepared, Refusal> {
         let gone = self.gone(&change)?;
-        self.check_setters(&change, &gone)?;
+        let defined = self.prepare_definitions(&change, &gone)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
         let addresses = self.prepare_addresses(&change, &gone)?;
         if change.kind != Kind::Load {
             self.check_ssl(&change, &gone)?;
         }
 
-        let prefix = self.http().map_or(Path::new(""), |http| &http.options.prefix);
+        let http = self.http();
+        let prefix = http.as_ref().map_or(Path::new(""), |http| &http.options.prefix);
         let mut new = Vec::with_capacity(change.vhosts.len());
         for conf in &change.vhosts {
             let upstreams = conf.upstreams.iter().map(|used| match used {
@@ -102,7 +116,7 @@ impl Cycle {
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
         }
-        Ok(Prepared { gone, new, addresses, upstreams: cells })
+        Ok(Prepared { gone, new, addresses, upstreams: cells, defined })
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
@@ -136,36 +150,10 @@ impl Cycle {
         Ok(gone)
     }
 
-    /// A variable that `http` uses must be set by some vhost, or the next start fails. (A load has checked itself.)
-    fn check_setters(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
-        let Some(http) = self.http().filter(|_| change.kind != Kind::Load) else { return Ok(()) };
-        let setters = self.setters.borrow();
-        for name in &http.named {
-            let leaving = gone.iter().filter(|vhost| vhost.conf.variables.contains(name)).count();
-            let coming = change.vhosts.iter().filter(|vhost| vhost.variables.contains(name)).count();
-            if leaving > 0 && setters.get(name).copied().unwrap_or_default() + coming <= leaving {
-                return Err(wrong(format!("unknown \"{name}\" variable: http uses it and no other vhost sets it")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps [`Self::check_setters`]' figures.
-    fn count_setters(&self, prepared: &Prepared) {
-        let Some(http) = self.http().filter(|http| !http.named.is_empty()) else { return };
-        let mut setters = self.setters.borrow_mut();
-        for name in &http.named {
-            let sets = |vhost: &&Rc<Vhost>| vhost.conf.variables.contains(name);
-            let count = setters.entry(Arc::clone(name)).or_default();
-            *count += prepared.new.iter().filter(sets).count();
-            *count -= prepared.gone.iter().filter(sets).count();
-        }
-    }
-
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
         let touched = self.digest_without(&prepared);
-        self.count_setters(&prepared);
+        self.commit_definitions(prepared.defined);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
         let mut committed = Committed::default();

@@ -5,7 +5,8 @@
 //! are read off the tables that serve requests, not off the vhosts that were put in: a name that a delete has left behind is
 //! a difference. What counts is what decides an answer:
 //!
-//! - the text outside vhosts and upstreams;
+//! - the text outside vhosts, upstreams, maps and log formats;
+//! - each map and each log format, by the words of its block, and how many vhosts set each variable that `http` uses;
 //! - each vhost and each upstream, by the words of its block;
 //! - each listener with its socket options, its default server, who serves each of its names, and its vhosts and
 //!   expressions in order. The order is summed as pairs of neighbours: byte offsets would make a difference of a comment.
@@ -84,6 +85,7 @@ pub enum Kind {
     Regex,
     Default,
     Order,
+    Definition,
     Lost,
     Whole,
 }
@@ -139,7 +141,7 @@ impl Touched {
 impl Cycle {
     /// The digest of all that this cycle is.
     pub fn digest(&self) -> Sum {
-        self.whole(self.sum.get().unwrap_or_default())
+        self.whole(self.sum.get().unwrap_or_default(), self.definitions.borrow().digest())
     }
 
     /// The same, counted from the tables: what [`Self::digest`] gives unless its upkeep is wrong.
@@ -158,7 +160,7 @@ impl Cycle {
                 }
             }
         });
-        self.whole(sum)
+        self.whole(sum, self.definitions.borrow().counted_digest())
     }
 
     /// Calls for each vhost, in no order.
@@ -176,11 +178,8 @@ impl Cycle {
     }
 
     /// With what needs no upkeep: it is small, or never changes.
-    fn whole(&self, sum: Sum) -> Sum {
-        let mut setters: Vec<(Arc<str>, usize)> =
-            self.setters.borrow().iter().map(|(name, count)| (Arc::clone(name), *count)).collect();
-        setters.sort();
-        Sum::of(Kind::Whole, (self.conf_sum, self.count.get(), setters, sum))
+    fn whole(&self, sum: Sum, definitions: Sum) -> Sum {
+        Sum::of(Kind::Whole, (self.conf_sum, self.count.get(), definitions, sum))
     }
 
     /// Takes out what a change touches. `None` for a load, the first change: it is counted at its end.

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod change;
+mod definitions;
 pub mod digest;
 mod listener;
 mod logs;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dysvr_conf::model::{self, Config, Http, ListenAddr, VsvcId};
+use dysvr_conf::model::{self, Config, ListenAddr, VsvcId};
 use rustls::ServerConfig;
 
 use crate::log::LogFile;
@@ -68,8 +69,9 @@ impl Vhost {
 /// The running configuration.
 #[derive(Debug)]
 pub struct Cycle {
-    /// The directives outside vhosts and upstreams: these change by a reload only.
+    /// The directives outside `http`, and what a load has said: these change by a reload only.
     pub conf: Rc<Config>,
+    definitions: RefCell<definitions::Definitions>,
     listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
     /// The exact addresses of a port, by its wildcard address.
     exact: RefCell<HashMap<ListenAddr, Vec<ListenAddr>>>,
@@ -78,9 +80,7 @@ pub struct Cycle {
     vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
     upstreams: RefCell<upstream::Upstreams>,
     count: Cell<usize>,
-    /// How many vhosts set each of the variables that `http` itself uses (`Http::named`).
-    setters: RefCell<HashMap<Arc<str>, usize>>,
-    /// Of the text outside vhosts and upstreams.
+    /// Of the text outside vhosts, upstreams, maps and log formats.
     conf_sum: Sum,
     /// Of all that follows the changes, `None` before the load; see [`digest`].
     sum: Cell<Option<Sum>>,
@@ -100,6 +100,7 @@ impl Cycle {
         let logs = conf.http.as_ref().map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
+            definitions: RefCell::new(definitions::Definitions::new(conf.http.take().map(Rc::new))),
             conf: Rc::new(conf),
             listeners: RefCell::default(),
             exact: RefCell::default(),
@@ -107,7 +108,6 @@ impl Cycle {
             vhosts: RefCell::default(),
             upstreams: RefCell::default(),
             count: Cell::new(0),
-            setters: RefCell::default(),
             sum: Cell::default(),
             tls: Configs::new().map_err(Refusal::Wrong)?,
             _logs: logs,
@@ -116,11 +116,6 @@ impl Cycle {
         let prepared = cycle.prepare(change)?;
         cycle.commit(prepared);
         Ok(cycle)
-    }
-
-    /// `http {}`, if the configuration has one.
-    pub fn http(&self) -> Option<&Http> {
-        self.conf.http.as_ref()
     }
 
     /// The vhost of an id.

@@ -9,12 +9,12 @@ pub mod update;
 
 use std::path::{Path, PathBuf};
 
-use dysvr_conf::model::Config;
+use dysvr_conf::model::Http;
 
 /// The task file of a configuration: what `dysvr_reload_conf` says, else `dy_update_server.conf` in a folder of
 /// /dev/shm that is named after the prefix (a status write costs 14 µs on a tmpfs, 200 µs on a disk).
-pub fn task_file(conf: &Config, prefix: &Path) -> PathBuf {
-    let named = conf.http.as_ref().and_then(|http| http.main.dysvr.task_file.clone());
+pub fn task_file(http: Option<&Http>, prefix: &Path) -> PathBuf {
+    let named = http.and_then(|http| http.main.dysvr.task_file.clone());
     named.unwrap_or_else(|| default_task_file(prefix))
 }
 

@@ -41,7 +41,8 @@ pub fn change_of(
     };
     let standing = OnceCell::new();
     let reached = |file: &Path| standing.get_or_init(|| standing_in(task, cycle)).get(file).cloned();
-    let running = Running { http, upstream: &known, reached: &reached };
+    let maps: Vec<String> = task.maps.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let running = Running { http: &http, upstream: &known, reached: &reached, maps: &maps, formats: &task.formats };
     let fragment = load_fragment(&running, &task.conf, source, interner)
         .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
     check_ids(task, &fragment)?;
@@ -63,6 +64,10 @@ pub fn change_of(
         kind,
         vhosts: fragment.vhosts,
         upstreams: fragment.upstreams,
+        maps: fragment.maps,
+        formats: fragment.formats,
+        touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
+        touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
         removed,
         // A new upstream is not there to be touched; whatever else is named may change or go.
         touched: if kind == Kind::Add {
@@ -85,6 +90,16 @@ fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderSt
         let conf = &upstream.get().conf;
         stands(&conf.place, &conf.order);
     }
+    if let Some(http) = cycle.http().filter(|_| !task.maps.is_empty() || !task.formats.is_empty()) {
+        let named = |names: &[String], name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
+        let maps = http.main.map.maps.iter().filter(|map| named(&task.maps, &map.name));
+        let formats =
+            http.main.log.formats.iter().filter(|format| task.formats.iter().any(|name| **name == *format.name));
+        let places = maps.map(|map| (&map.place, &map.order));
+        for (place, order) in places.chain(formats.map(|format| (&format.place, &format.order))) {
+            place.iter().for_each(|place| stands(place, order));
+        }
+    }
     for vhost in task.vsvc_ids.iter().filter_map(|id| cycle.vhost(VsvcId(*id))) {
         stands(&vhost.conf.place, &vhost.conf.order);
     }
@@ -94,9 +109,14 @@ fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderSt
 /// The ids of the line against what the configuration holds. For a delete that is nothing.
 fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     let wrong = |text: String| Err(Refusal::Wrong(text));
-    if task.vsvc_ids.is_empty() && task.ups_ids.is_empty() {
-        return wrong("the task names neither vsvc_ids nor ups_ids".into());
+    if task.vsvc_ids.is_empty() && task.ups_ids.is_empty() && task.maps.is_empty() && task.formats.is_empty() {
+        return wrong("the task names neither vsvc_ids nor ups_ids, maps or formats".into());
     }
+    // What goes is named and not held, but for what is added.
+    let maps = fragment.maps.iter().map(|(_, map)| map.name.to_string());
+    check_names("maps", task, task.maps.iter().map(|name| name.to_ascii_lowercase()).collect(), maps.collect())?;
+    let formats = fragment.formats.iter().map(|(_, format)| format.name.to_string());
+    check_names("formats", task, task.formats.iter().cloned().collect(), formats.collect())?;
     if let Some(vhost) = fragment.vhosts.iter().find(|vhost| vhost.vsvc_id.is_none()) {
         return wrong(format!("server without \"vsvc_id\" in {}", vhost.place));
     }
@@ -123,6 +143,23 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
             wrong(format!("ups_ids={} but {conf} holds {}", list(&said_ups_ids), list(&ups_ids)))
         }
         _ => check_ports(task, fragment),
+    }
+}
+
+/// The names of the line against those that the configuration holds.
+fn check_names(key: &str, task: &TaskLine, said: BTreeSet<String>, held: BTreeSet<String>) -> Result<(), Refusal> {
+    let conf = task.conf.display();
+    let right = match task.kind {
+        task::Kind::Add => said == held,
+        task::Kind::Modify | task::Kind::Set => held.is_subset(&said),
+        task::Kind::Delete if !held.is_empty() => {
+            return Err(Refusal::Wrong(format!("{conf} of a delete holds {key}")));
+        }
+        task::Kind::Delete => true,
+    };
+    match right {
+        true => Ok(()),
+        false => Err(Refusal::Wrong(format!("{key}={} but {conf} holds {}", list(&said), list(&held)))),
     }
 }
 

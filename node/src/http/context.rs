@@ -32,6 +32,13 @@ struct Made<K, V> {
     sweep_at: usize,
 }
 
+/// What access logs need, with the formats and maps that it was made from.
+#[derive(Default)]
+struct Plans {
+    main: Option<Arc<MainConf>>,
+    made: Made<AccessLog, Rc<Plan>>,
+}
+
 /// Below this many entries a sweep is not worth it.
 const SWEEP_MIN: usize = 64;
 
@@ -70,8 +77,6 @@ pub struct Counters {
 pub struct Context {
     /// The configuration that runs.
     pub cycle: Rc<Cycle>,
-    /// Its `http` level.
-    pub main: Arc<MainConf>,
     /// The time.
     pub clock: Clock,
     /// `$hostname`.
@@ -96,7 +101,7 @@ pub struct Context {
     draining: Cell<bool>,
     left: Notify,
     error_logs: RefCell<Made<ErrorLog, Log>>,
-    plans: RefCell<Made<AccessLog, Rc<Plan>>>,
+    plans: RefCell<Plans>,
 }
 
 /// How many requests have panicked, with a wake-up for whoever passes it on.
@@ -125,15 +130,20 @@ impl Panics {
     }
 }
 
+impl Plans {
+    /// Writes what buffered access logs still hold.
+    fn flush(&self) {
+        self.made.known.values().for_each(|(_, plan)| plan.flush());
+    }
+}
+
 impl Context {
     /// The context of this process, which is a worker already: its pid goes into variables. Relative log files are below
     /// `prefix`. Whose request runs is said by `pulse`.
     pub fn new(cycle: Rc<Cycle>, prefix: PathBuf, pulse: Pulse) -> Rc<Self> {
-        let main = cycle.http().map(|http| Arc::clone(&http.main)).unwrap_or_default();
         let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
         Rc::new(Self {
             cycle,
-            main,
             clock: Clock::default(),
             hostname: hostname.into(),
             pid: std::process::id(),
@@ -242,27 +252,33 @@ impl Context {
         }
     }
 
-    /// The access logs of a location, with their files open.
-    pub(super) fn access_plan(&self, logs: &Arc<[AccessLog]>) -> Rc<Plan> {
-        let mut known = self.plans.borrow_mut();
-        if let Some(plan) = known.get(logs) {
+    /// The access logs of a location, with their files open, for a request that began with `main`. That of a request
+    /// which has outlived its formats and maps is its own.
+    pub(super) fn access_plan(&self, main: &Arc<MainConf>, logs: &Arc<[AccessLog]>) -> Rc<Plan> {
+        let mut plans = self.plans.borrow_mut();
+        let is = |other: &Arc<MainConf>| Arc::ptr_eq(main, other);
+        if !plans.main.as_ref().is_some_and(is) {
+            if !is(&self.cycle.main()) {
+                return Rc::new(Plan::open(logs, &self.prefix, main));
+            }
+            *plans = Plans { main: Some(Arc::clone(main)), made: Made::default() };
+        }
+        if let Some(plan) = plans.made.get(logs) {
             return plan;
         }
-        let plan = Rc::new(Plan::open(logs, &self.prefix, &self.main));
-        known.insert(logs, Rc::clone(&plan));
+        let plan = Rc::new(Plan::open(logs, &self.prefix, main));
+        plans.made.insert(logs, Rc::clone(&plan));
         plan
     }
 
     /// Whether an access log of a location asks for headers of an answer, which are gone when it has been sent.
-    pub(super) fn logs_headers(&self, logs: &Arc<[AccessLog]>) -> bool {
-        !logs.is_empty() && self.access_plan(logs).wants_headers
+    pub(super) fn logs_headers(&self, main: &Arc<MainConf>, logs: &Arc<[AccessLog]>) -> bool {
+        !logs.is_empty() && self.access_plan(main, logs).wants_headers
     }
 
     /// Writes what buffered access logs still hold: before the worker ends, and when logs are reopened.
     pub fn flush_logs(&self) {
-        for (_, plan) in self.plans.borrow().known.values() {
-            plan.flush();
-        }
+        self.plans.borrow().flush();
     }
 
     /// A file without a name.

@@ -51,11 +51,13 @@ impl Plan {
             let buffer = log.buffer.map(|size| {
                 Rc::new(Buffer { size, flush: log.flush, held: RefCell::default(), since: Cell::default() })
             });
-            Some(Entry { file, format: Arc::clone(&log.format), condition: log.condition.clone(), buffer })
+            let format = Arc::clone(main.log.formats.get(usize::from(log.format))?);
+            Some(Entry { file, format, condition: log.condition.clone(), buffer })
         };
         let maps = &main.map.maps;
         let wants = |log: &AccessLog| {
-            variable::needs_answer(&log.format.line, maps)
+            let format = main.log.formats.get(usize::from(log.format));
+            format.is_some_and(|format| variable::needs_answer(&format.line, maps))
                 || log.condition.as_ref().is_some_and(|condition| variable::needs_answer(condition, maps))
         };
         Self { entries: logs.iter().filter_map(open).collect(), wants_headers: logs.iter().any(wants) }
@@ -76,7 +78,7 @@ pub(super) fn write(request: &Request) {
     if request.conf.log.access_logs.is_empty() {
         return;
     }
-    let plan = request.ctx.access_plan(&request.conf.log.access_logs);
+    let plan = request.ctx.access_plan(&request.main, &request.conf.log.access_logs);
     for entry in &plan.entries {
         if entry.condition.as_ref().is_some_and(|condition| !variable::holds(request, condition)) {
             continue;
@@ -89,6 +91,13 @@ pub(super) fn write(request: &Request) {
             Some(buffer) => buffer.add(entry, &line, request.ctx.clock.now()),
         }
         request.ctx.scratch.set(line);
+    }
+}
+
+impl Drop for Plan {
+    /// The configuration that logged so is gone, what it has logged is not.
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

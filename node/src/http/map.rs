@@ -9,7 +9,7 @@ use super::{template, variable};
 
 /// Appends the value of a map's variable.
 pub(super) fn append(request: &Request, index: u16, out: &mut Vec<u8>) -> bool {
-    let main = std::sync::Arc::clone(&request.ctx.main);
+    let main = std::sync::Arc::clone(&request.main);
     let Some(map) = main.map.maps.get(usize::from(index)) else { return false };
     let source = template::value(request, &map.source);
     let mut key = String::from_utf8_lossy(&source).to_lowercase();

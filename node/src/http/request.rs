@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dysvr_conf::http::LocConf;
+use dysvr_conf::http::{LocConf, MainConf};
 use dysvr_conf::model::{Location, Pattern, ServerName};
 use http::{HeaderMap, Method, Uri, Version};
 use smallvec::SmallVec;
@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub client: Rc<Client>,
     /// The vhost that serves it until it ends, whatever happens to the configuration.
     pub vhost: Rc<Vhost>,
+    /// What belongs to `http` alone: the maps and log formats that hold until it ends, whatever happens to them.
+    pub main: Arc<MainConf>,
     /// Its method.
     pub method: Method,
     /// Its version.
@@ -105,6 +107,7 @@ impl Request {
         let mut request = Self {
             start: ctx.clock.now(),
             received_before: client.request_began.get(),
+            main: ctx.cycle.main(),
             ctx,
             client: Rc::clone(client),
             method: parts.method,

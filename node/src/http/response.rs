@@ -100,7 +100,7 @@ pub(super) fn finish(request: &mut Request, answer: Answer) -> Response<Body> {
         }
     }
     client.keepalive.set(request.conf.core.keepalive_timeout);
-    if request.ctx.logs_headers(&request.conf.log.access_logs) {
+    if request.ctx.logs_headers(&request.main, &request.conf.log.access_logs) {
         request.sent_headers = Some(Box::new(headers.clone()));
     }
     client.answer(matches!(body, Body::Empty) || http_body::Body::is_end_stream(&body), chunked);

@@ -334,13 +334,10 @@ pub(super) fn needs_answer(
         dysvr_conf::template::Part::Literal(_) => false,
         dysvr_conf::template::Part::Variable(variable) => match variable {
             Variable::SentHeader(_) | Variable::UpstreamHeader(_) => true,
-            // A map that refers to itself cannot be written, so this ends.
-            Variable::Map(index) => maps.get(usize::from(*index)).is_some_and(|map| {
-                let values = map.exact.values().chain(map.leading.values()).chain(map.trailing.values());
-                let values =
-                    values.chain(map.regexes.iter().map(|(_, value)| value)).chain([&map.default, &map.source]);
-                values.into_iter().any(|value| needs_answer(value, maps))
-            }),
+            // A map that refers to itself is refused when it is read, so this ends.
+            Variable::Map(index) => maps
+                .get(usize::from(*index))
+                .is_some_and(|map| map.values().chain([&map.source]).any(|value| needs_answer(value, maps))),
             _ => false,
         },
     })

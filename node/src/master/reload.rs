@@ -154,7 +154,7 @@ impl Master {
 
     /// The task file, if tasks in it wait for a reload.
     fn reload_tasks(&self) -> Option<(PathBuf, TaskFile)> {
-        let path = dysvr::task_file(&self.cycle.conf, &self.prefix);
+        let path = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix);
         let file = TaskFile::parse(&read_task_file(&path).ok()?).ok()?;
         file.0.iter().any(waits_for_reload).then_some((path, file))
     }

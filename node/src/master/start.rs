@@ -278,7 +278,7 @@ pub(super) fn zone(cycle: &Cycle, old: Option<&Rc<Zone>>) -> io::Result<Rc<Zone>
 
 /// The folder of the task file, so that a shell can write a task without the agent.
 fn make_task_folder(cycle: &Cycle, prefix: &Path) {
-    let path = crate::dysvr::task_file(&cycle.conf, prefix);
+    let path = crate::dysvr::task_file(cycle.http().as_deref(), prefix);
     // Whatever the umask (a daemon has none): who may write there may put a task file there.
     let mut make = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(make.recursive(true), 0o755);

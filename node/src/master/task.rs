@@ -84,7 +84,7 @@ impl Master {
 
     /// Reads the task file and begins its first task that is still at `I`; without one there is nothing wanted.
     fn begin_next(&mut self, now: Duration) {
-        let path = dysvr::task_file(&self.cycle.conf, &self.prefix);
+        let path = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix);
         if !self.cycle.http().is_some_and(|http| http.main.dysvr.enable) {
             self.tasks.wanted = false;
             log!(Level::Error, "[dysvr] signal ignored: dysvr is off");

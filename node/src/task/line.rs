@@ -86,6 +86,8 @@ pub enum Key {
     Conf,
     VsvcIds,
     UpsIds,
+    Maps,
+    Formats,
     Ports,
     Mode,
     Revision,
@@ -97,12 +99,14 @@ pub enum Key {
 }
 
 impl Key {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Type,
         Self::ServerType,
         Self::Conf,
         Self::VsvcIds,
         Self::UpsIds,
+        Self::Maps,
+        Self::Formats,
         Self::Ports,
         Self::Mode,
         Self::Revision,
@@ -121,6 +125,8 @@ impl Key {
             Self::Conf => "conf",
             Self::VsvcIds => "vsvc_ids",
             Self::UpsIds => "ups_ids",
+            Self::Maps => "maps",
+            Self::Formats => "formats",
             Self::Ports => "ports",
             Self::Mode => "mode",
             Self::Revision => "revision",
@@ -155,6 +161,10 @@ pub struct TaskLine {
     pub vsvc_ids: Vec<u64>,
     /// `ups_ids`: names of upstreams, none twice.
     pub ups_ids: Vec<String>,
+    /// `maps`: the variables that maps make, without `$`, none twice.
+    pub maps: Vec<String>,
+    /// `formats`: names of `log_format`s, none twice.
+    pub formats: Vec<String>,
     /// `ports`: none twice.
     pub ports: Vec<u16>,
     /// `mode`; absent is in place.
@@ -183,6 +193,8 @@ impl TaskLine {
             conf,
             vsvc_ids: Vec::new(),
             ups_ids: Vec::new(),
+            maps: Vec::new(),
+            formats: Vec::new(),
             ports: Vec::new(),
             mode: None,
             revision: None,
@@ -269,6 +281,8 @@ impl TaskLine {
             conf,
             vsvc_ids: list(Key::VsvcIds, take(Key::VsvcIds), |item| number(Key::VsvcIds, item))?,
             ups_ids: list(Key::UpsIds, take(Key::UpsIds), |item| Ok(item.to_owned()))?,
+            maps: list(Key::Maps, take(Key::Maps), |item| Ok(item.to_owned()))?,
+            formats: list(Key::Formats, take(Key::Formats), |item| Ok(item.to_owned()))?,
             ports: list(Key::Ports, take(Key::Ports), |item| number(Key::Ports, item))?,
             mode: take(Key::Mode).map(|value| mode(&value)).transpose()?,
             revision: take(Key::Revision).map(|value| number(Key::Revision, &value).map(Revision)).transpose()?,
@@ -288,6 +302,8 @@ impl TaskLine {
             Key::Conf => Some(self.conf.to_string_lossy().into_owned()),
             Key::VsvcIds => joined(&self.vsvc_ids),
             Key::UpsIds => joined(&self.ups_ids),
+            Key::Maps => joined(&self.maps),
+            Key::Formats => joined(&self.formats),
             Key::Ports => joined(&self.ports),
             Key::Mode => self.mode.map(|mode| mode.name().to_owned()),
             Key::Revision => self.revision.map(|revision| revision.to_string()),

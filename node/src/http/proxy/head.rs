@@ -76,7 +76,7 @@ pub(super) fn accept(request: &Shared, pass: &Arc<Pass>, exchange: Exchange, cx:
 fn wants_upstream_headers(request: &Request) -> bool {
     let is_it = |part: &Part| matches!(part, Part::Variable(Variable::UpstreamHeader(_) | Variable::Map(_)));
     request.conf.headers.add.iter().any(|add| add.value.parts.iter().any(is_it))
-        || request.ctx.logs_headers(&request.conf.log.access_logs)
+        || request.ctx.logs_headers(&request.main, &request.conf.log.access_logs)
 }
 
 /// Removes what belongs to the peer's connection and what nginx keeps for itself. False if the peer forbids buffering.
