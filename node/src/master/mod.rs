@@ -272,7 +272,9 @@ impl Master {
     fn finish(&mut self) {
         self.sockets.remove_files();
         let _ = std::fs::remove_file(self.prefix.join(&self.cycle.conf.main.pid));
-        let _ = std::fs::remove_file(dysvr::task_file(&self.cycle.conf, &self.prefix).with_file_name(quarantine::FILE));
+        let _ = std::fs::remove_file(
+            dysvr::task_file(self.cycle.http().as_deref(), &self.prefix).with_file_name(quarantine::FILE),
+        );
         log!(Level::Notice, "exit");
     }
 

@@ -140,7 +140,7 @@ impl Master {
 
     /// Writes the file anew, or removes it when it would be empty; at the start what an earlier master left.
     pub(super) fn write_quarantine(&mut self) {
-        let path = dysvr::task_file(&self.cycle.conf, &self.prefix).with_file_name(FILE);
+        let path = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix).with_file_name(FILE);
         if let Some(old) = self.quarantine.file.replace(path.clone()).filter(|old| *old != path) {
             let _ = std::fs::remove_file(old);
         }
