@@ -4,6 +4,7 @@
 //! process, so files and sinks are `Rc`s in a thread-local registry.
 
 mod file;
+mod gather;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
@@ -14,7 +15,9 @@ use std::rc::Rc;
 pub use dysvr_conf::main_conf::Level;
 use dysvr_conf::main_conf::{ErrorLog, LogTarget};
 pub use file::{LogFile, chown_all, open_file, reopen_all};
+pub use gather::{Gathering, flush, forget, gather};
 
+use crate::os::process;
 use crate::os::time::{self, Local};
 
 /// Where the lines of a process or of a location go. Clones share their sinks.
@@ -72,7 +75,7 @@ impl Log {
         let _ = render(&mut line, &now(), level, connection, text);
         for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
             match &sink.file {
-                Some(file) => file.append(line.as_bytes()),
+                Some(file) => gather::append(file, line.as_bytes(), level <= Level::Error),
                 None => drop(io::stderr().write_all(line.as_bytes())),
             }
         }
@@ -94,7 +97,7 @@ fn render(line: &mut String, now: &Local, level: Level, connection: u64, text: f
     let Local { year, month, day, hour, minute, second, .. } = now;
     write!(line, "{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02} [{}] ", level.name())?;
     // One thread per process: its thread id is its pid; nginx without thread pools prints 0.
-    write!(line, "{}#0: ", pid())?;
+    write!(line, "{}#0: ", process::id())?;
     if connection != 0 {
         write!(line, "*{connection} ")?;
     }
@@ -117,11 +120,6 @@ pub fn now() -> Local {
             local
         }
     }
-}
-
-/// Not cached: a fork changes it.
-fn pid() -> u32 {
-    std::process::id()
 }
 
 /// The log of the process.
@@ -152,10 +150,10 @@ mod tests {
     fn lines_are_nginx_s() {
         let mut line = String::new();
         render(&mut line, &NOON, Level::Notice, 0, format_args!("start worker processes")).unwrap();
-        assert_eq!(line, format!("2022/07/27 12:04:09 [notice] {}#0: start worker processes\n", pid()));
+        assert_eq!(line, format!("2022/07/27 12:04:09 [notice] {}#0: start worker processes\n", process::id()));
         line.clear();
         render(&mut line, &NOON, Level::Error, 12, format_args!("x")).unwrap();
-        assert_eq!(line, format!("2022/07/27 12:04:09 [error] {}#0: *12 x\n", pid()));
+        assert_eq!(line, format!("2022/07/27 12:04:09 [error] {}#0: *12 x\n", process::id()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Master;
 use super::workers::{SlotId, Worker};
-use crate::log::Level;
+use crate::log::{self, Level};
 use crate::os::channel::{Channel, Command};
 use crate::os::errno;
 use crate::os::fork::{Fork, fork};
@@ -106,8 +106,11 @@ impl Master {
         // Read before the fork: the child may run late, and the zone, which is shared, then shows a version that the
         // child's copy of the cycle does not have.
         let version = self.zone.version();
+        // Lines that wait would be written by both.
+        log::flush();
         match fork()? {
             Fork::Child => {
+                log::forget();
                 drop(ours);
                 let code = worker::run(self.birth(slot, theirs, sockets, version));
                 exit_now(code)

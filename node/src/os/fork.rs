@@ -17,7 +17,10 @@ pub fn fork() -> io::Result<Fork> {
     // another thread is left held in the child.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+        0 => {
+            super::process::forget_id();
+            Ok(Fork::Child)
+        }
         pid => Ok(Fork::Parent(pid)),
     }
 }

@@ -1,6 +1,7 @@
 //! What a process may do: user, limits, number of processors.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User, setgid, setuid};
@@ -67,6 +68,26 @@ pub fn processors() -> u32 {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory.
     unsafe { libc::_exit(code) }
+}
+
+static ID: AtomicU32 = AtomicU32::new(0);
+
+/// The number of this process: asked of the kernel once, and again after a [fork](super::fork::fork), since every line of
+/// the log shows it.
+pub fn id() -> u32 {
+    match ID.load(Ordering::Relaxed) {
+        0 => {
+            let id = std::process::id();
+            ID.store(id, Ordering::Relaxed);
+            id
+        }
+        id => id,
+    }
+}
+
+/// This process has just become another one.
+pub(super) fn forget_id() {
+    ID.store(0, Ordering::Relaxed);
 }
 
 /// The machine's name, lower case.

@@ -6,6 +6,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
 /// No task file that makes sense is larger: a line with 100,000 ids takes one megabyte.
 const MAX_TASK_FILE: u64 = 64 << 20;
 
@@ -28,7 +31,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> io::Res
         Err(e) => return Err(e),
     };
     let beside = beside(path)?;
-    let written = write_new(&beside, bytes, mode, durability).and_then(|()| fs::rename(&beside, path));
+    let written = write_new(&beside, bytes, mode, durability).and_then(|_| fs::rename(&beside, path));
     if let Err(e) = written {
         let _ = fs::remove_file(&beside);
         return Err(e);
@@ -44,32 +47,117 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
+/// How a [`replace`] ended.
+#[derive(Debug)]
+pub enum Replaced {
+    /// The new file stands at the path; it is open.
+    Done(File),
+    /// Another file than the held one stands there, and still does.
+    Superseded,
+}
+
+/// As [`write_whole`] with [`Durability::Visible`], but replaces `held` and no other file: whoever has put another one at
+/// the path meanwhile (or has removed it) knows better.
+pub fn replace(path: &Path, held: &File, bytes: &[u8]) -> io::Result<Replaced> {
+    if !is_same(path, held)? {
+        return Ok(Replaced::Superseded);
+    }
+    let beside = beside(path)?;
+    let remove = |_: &io::Error| drop(fs::remove_file(&beside));
+    let mode = held.metadata()?.mode() & 0o7777;
+    let file = write_new(&beside, bytes, mode, Durability::Visible).inspect_err(remove)?;
+    // Exchanged, not renamed over: what stood there is then seen for certain, and put back if it was another file.
+    match exchange(&beside, path) {
+        Ok(()) if is_same(&beside, held)? => fs::remove_file(&beside)?,
+        Ok(()) => {
+            exchange(&beside, path)?;
+            fs::remove_file(&beside)?;
+            return Ok(Replaced::Superseded);
+        }
+        Err(Errno::ENOENT) => {
+            fs::remove_file(&beside)?;
+            return Ok(Replaced::Superseded);
+        }
+        // Not every file system can.
+        Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(&beside, path).inspect_err(remove)?,
+        Err(error) => {
+            fs::remove_file(&beside)?;
+            return Err(error.into());
+        }
+    }
+    Ok(Replaced::Done(file))
+}
+
+/// Whether `path` names the open file. (Its number is not given to another one as long as it is open.)
+pub fn is_same(path: &Path, held: &File) -> io::Result<bool> {
+    let held = held.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok((meta.dev(), meta.ino()) == (held.dev(), held.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn exchange(a: &Path, b: &Path) -> nix::Result<()> {
+    renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE)
+}
+
 /// Reads the task file. A symlink, anything but a regular file, a file that somebody else owns or that everybody may
 /// write, and a file of absurd size are refused: what stands in it makes the master act.
 pub fn read_task_file(path: &Path) -> io::Result<Vec<u8>> {
-    let refuse = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(
-        |e| match e.raw_os_error() {
-            Some(libc::ELOOP) => refuse("is a symbolic link".into()),
-            _ => e,
-        },
-    )?;
+    let file = open_no_link(path, false)?;
+    read_guarded(path, &file)
+}
+
+/// The same for the one who answers in it: the open file, and whether it may be written.
+pub fn open_task_file(path: &Path) -> io::Result<(File, bool, Vec<u8>)> {
+    let (file, writable) = match open_no_link(path, true) {
+        Ok(file) => (file, true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::EISDIR)) => {
+            (open_no_link(path, false)?, false)
+        }
+        Err(e) => return Err(e),
+    };
+    let bytes = read_guarded(path, &file)?;
+    Ok((file, writable, bytes))
+}
+
+fn refuse(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+}
+
+fn open_no_link(path: &Path, write: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(write).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(libc::ELOOP) => refuse(path, "is a symbolic link"),
+        _ => e,
+    })
+}
+
+fn read_guarded(path: &Path, mut file: &File) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(refuse("is not a regular file".into()));
+        return Err(refuse(path, "is not a regular file"));
     }
     let me = nix::unistd::geteuid().as_raw();
     if meta.uid() != me && meta.uid() != 0 {
-        return Err(refuse(format!("is owned by uid {}, neither {me} nor root", meta.uid())));
+        return Err(refuse(path, &format!("is owned by uid {}, neither {me} nor root", meta.uid())));
     }
     if meta.mode() & 0o002 != 0 {
-        return Err(refuse("may be written by everybody".into()));
+        return Err(refuse(path, "may be written by everybody"));
     }
     if meta.len() > MAX_TASK_FILE {
-        return Err(refuse(format!("is larger than {MAX_TASK_FILE} bytes")));
+        return Err(refuse(path, &format!("is larger than {MAX_TASK_FILE} bytes")));
     }
-    let mut bytes = Vec::with_capacity(meta.len() as usize);
-    file.take(MAX_TASK_FILE + 1).read_to_end(&mut bytes)?;
+    let size = meta.len() as usize;
+    let mut bytes = vec![0; size + 1];
+    // Asked for one byte more than there is, the file says by its answer that this was its end.
+    let read = file.read(&mut bytes)?;
+    bytes.truncate(read);
+    if read != size {
+        file.take(MAX_TASK_FILE + 1).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 
@@ -105,8 +193,8 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<File> {
+    let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path);
     let mut file = match open() {
         // Left by a process of the same number that was killed in between.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -117,10 +205,10 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io
     };
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask took away
-    match durability {
-        Durability::Visible => Ok(()),
-        Durability::Synced => file.sync_all(),
+    if durability == Durability::Synced {
+        file.sync_all()?;
     }
+    Ok(file)
 }
 
 #[cfg(test)]
