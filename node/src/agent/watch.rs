@@ -13,7 +13,7 @@ use crate::os::inotify::Directories;
 /// What has changed since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The task file was replaced.
+    /// The task file was replaced, or a status in it changed.
     pub task_file: bool,
     /// Managed files, or files that may become so.
     pub files: Vec<FileName>,
@@ -35,9 +35,11 @@ pub struct Watch {
     pid_file: PathBuf,
 }
 
+/// `MODIFY` is for the task file alone: the master changes a status in place, by one byte.
 const MASK: WatchMask = WatchMask::MOVED_TO
     .union(WatchMask::MOVED_FROM)
     .union(WatchMask::CLOSE_WRITE)
+    .union(WatchMask::MODIFY)
     .union(WatchMask::DELETE)
     .union(WatchMask::CREATE)
     .union(WatchMask::DELETE_SELF)
@@ -138,6 +140,8 @@ impl Watch {
         let path = dir.join(name);
         if path == self.task_file {
             changes.task_file = true;
+        } else if mask.contains(EventMask::MODIFY) {
+            // Half-written perhaps: its close comes.
         } else if path == self.pid_file {
             changes.pid_file = true;
         } else if let Some(name) = FileName::of_path(&self.conf_dir, &path) {
@@ -170,6 +174,11 @@ mod tests {
         assert!(watch.is_for(&task, &pid));
 
         write_whole(&task, b"x", Durability::Visible).unwrap();
+        assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
+        let mut status = fs::OpenOptions::new().write(true).open(&task).unwrap();
+        io::Write::write_all(&mut status, b"y").unwrap();
+        assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
+        drop(status);
         assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
         fs::write(conf.join("auto_vhost/a.conf"), "x").unwrap();
         let files = vec![FileName::new("auto_vhost/a.conf").unwrap()];

@@ -116,12 +116,12 @@ mod tests {
         log.write(Level::Notice, 0, format_args!("before"));
         log.write(Level::Error, 0, format_args!("error"));
         assert_eq!(texts(dir.path()), ["before", "error"]);
-        let panicked = std::panic::catch_unwind(|| {
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             forget();
             let _inner = gather();
             log.write(Level::Notice, 0, format_args!("unwound"));
             std::panic::resume_unwind(Box::new(()));
-        });
+        }));
         assert!(panicked.is_err());
         assert_eq!(texts(dir.path()), ["before", "error", "unwound"]);
     }

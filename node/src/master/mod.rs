@@ -62,6 +62,16 @@ pub struct Master {
     leaving: Option<i32>,
     /// Workers of a former master, until ours serve.
     takeover: takeover::Takeover,
+    /// Children may have ended.
+    children: bool,
+}
+
+/// What there is to read after a sleep.
+#[derive(Default)]
+struct Awake {
+    signals: bool,
+    /// Of these workers.
+    channels: Vec<SlotId>,
 }
 
 /// The signals that a master reads.
@@ -87,12 +97,18 @@ impl Master {
         let count = self.worker_count();
         self.spawn_generation(count)?;
         loop {
-            self.wait()?;
-            while let Some(received) = self.signals.next()? {
-                self.on_signal(received);
+            let ready = self.wait()?;
+            // What one wake-up has to say is written when all that it has to do is done.
+            let _lines = log::gather();
+            if ready.signals {
+                for received in self.signals.pending()? {
+                    self.on_signal(received);
+                }
             }
-            self.receive();
-            self.reap()?;
+            self.receive(ready.channels);
+            if std::mem::take(&mut self.children) {
+                self.reap()?;
+            }
             let now = monotonic();
             self.task_tick(now)?;
             self.reload_tick();
@@ -105,8 +121,8 @@ impl Master {
         }
     }
 
-    /// Sleeps until a signal, a message or a deadline.
-    fn wait(&self) -> io::Result<()> {
+    /// Sleeps until a signal, a message or a deadline; says which of them there are.
+    fn wait(&self) -> io::Result<Awake> {
         let deadlines = [self.tasks.deadline(), self.births.deadline(), self.watchdog.deadline()];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = match deadline {
@@ -123,15 +139,21 @@ impl Master {
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => return Ok(Awake::default()),
+            Err(error) => return Err(error.into()),
         }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        let signals = ready.next().unwrap_or(true);
+        let slots = self.workers.iter().map(|(slot, _)| slot);
+        Ok(Awake { signals, channels: slots.zip(ready).filter_map(|(slot, ready)| ready.then_some(slot)).collect() })
     }
 
     fn on_signal(&mut self, Received { signal, pid }: Received) {
         let say = |what: &str| log!(Level::Notice, "signal {signal} ({}) received from {pid}{what}", name_of(signal));
         match signal {
-            libc::SIGCHLD | libc::SIGALRM => {}
+            libc::SIGCHLD => self.children = true,
+            libc::SIGALRM => {}
             libc::SIGHUP => {
                 say(", reconfiguring");
                 self.reload.wanted = true;
@@ -204,12 +226,25 @@ impl Master {
         self.tell_all(Command::Reopen);
     }
 
-    /// Takes in all that the workers have to say.
-    fn receive(&mut self) {
-        let mut messages = Vec::new();
-        for (slot, worker) in self.workers.iter() {
-            while let Ok(Some(message)) = worker.channel.receive() {
-                messages.push((slot, message));
+    /// Takes in what workers have to say: one message of each that is `ready`, since a channel that has more stays
+    /// readable. When one may have ended, all that is left of all of them: afterwards it cannot be had.
+    fn receive(&mut self, ready: Vec<SlotId>) {
+        let slots = if self.children { self.workers.iter().map(|(slot, _)| slot).collect() } else { ready };
+        let mut messages = Vec::with_capacity(slots.len());
+        for slot in slots {
+            while let Some(worker) = self.workers.get(slot) {
+                match worker.channel.receive() {
+                    Ok(Some(message)) => messages.push((slot, message)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The other end is gone, and the process with it or soon.
+                    Ok(None) | Err(_) => {
+                        self.children = true;
+                        break;
+                    }
+                }
+                if !self.children {
+                    break;
+                }
             }
         }
         let now = monotonic();

@@ -1,12 +1,11 @@
 //! The classic full reload: the new configuration beside the old one, new workers, then the old ones leave gracefully.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dysvr_proto::status::Status;
 
-use super::task::write_status;
+use super::task::{carry_over, say_unwritten};
 use super::workers::SlotId;
 use super::{Master, start};
 use crate::cycle::{Cycle, Refusal};
@@ -16,8 +15,8 @@ use crate::log::{self, Level};
 use crate::os::channel::Command;
 use crate::os::errno;
 use crate::os::time::monotonic;
-use crate::task::file::read_task_file;
-use crate::task::{Mode, TaskFile};
+use crate::task::Mode;
+use crate::task::opened::{Held, NotWritten, OpenTaskFile};
 
 /// What the master knows of reloads.
 #[derive(Debug, Default)]
@@ -28,7 +27,7 @@ pub struct Reload {
     waiting: Vec<SlotId>,
     running: bool,
     /// The task lines that wait for this reload's verdict.
-    asked: Option<(PathBuf, TaskFile)>,
+    asked: Option<OpenTaskFile>,
     began: Duration,
 }
 
@@ -73,6 +72,7 @@ impl Master {
 
     fn begin_reload(&mut self) {
         self.reload.began = monotonic();
+        self.close_task_file();
         self.reload.asked = self.reload_tasks();
         match self.load_anew() {
             Ok(()) => {}
@@ -153,16 +153,28 @@ impl Master {
     }
 
     /// The task file, if tasks in it wait for a reload.
-    fn reload_tasks(&self) -> Option<(PathBuf, TaskFile)> {
+    fn reload_tasks(&self) -> Option<OpenTaskFile> {
         let path = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix);
-        let file = TaskFile::parse(&read_task_file(&path).ok()?).ok()?;
-        file.0.iter().any(waits_for_reload).then_some((path, file))
+        let file = OpenTaskFile::parse(Held::read(&path).ok()?).ok()?;
+        let waits = file.tasks().any(waits_for_reload);
+        waits.then_some(file)
     }
 
-    fn answer(&mut self, mut verdict: impl FnMut(&mut crate::task::TaskLine)) {
-        let Some((path, mut file)) = self.reload.asked.take() else { return };
-        file.0.iter_mut().filter(|task| waits_for_reload(task)).for_each(&mut verdict);
-        write_status(&path, &file);
+    fn answer(&mut self, verdict: impl Fn(&mut crate::task::TaskLine)) {
+        let Some(mut file) = self.reload.asked.take() else { return };
+        let asked: Vec<_> = file.tasks().filter(|task| waits_for_reload(task)).map(|task| task.task_id).collect();
+        let mut judge = |task: &mut crate::task::TaskLine| {
+            let waits = waits_for_reload(task) && asked.contains(&task.task_id);
+            if waits {
+                verdict(task);
+            }
+            waits
+        };
+        match file.conclude_all(&mut judge) {
+            // Whoever has replaced the file may have kept lines that this reload has answered.
+            Err(NotWritten::Superseded) => carry_over(file.path(), judge),
+            written => say_unwritten(written, file.path()),
+        }
     }
 }
 

@@ -116,6 +116,7 @@ fn begin(options: Options) -> Result<i32, String> {
         watchdog: Default::default(),
         leaving: None,
         takeover,
+        children: false,
     };
     match master.serve() {
         Ok(()) => Ok(0),

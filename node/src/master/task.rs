@@ -2,7 +2,7 @@
 //! does what the [`Round`] says until there is a verdict.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use dysvr_conf::recording::Recording;
@@ -20,24 +20,34 @@ use crate::log::Level;
 use crate::os::channel::Command;
 use crate::os::errno;
 use crate::os::time::{monotonic, unix};
-use crate::task::file::{Durability, read_task_file, write_whole};
-use crate::task::{Mode, TaskFile, WorkerTime};
+use crate::task::file::{Durability, write_whole};
+use crate::task::opened::{Held, NotWritten, OpenTaskFile};
+use crate::task::{Mode, TaskLine, WorkerTime};
 
 /// What the master knows of tasks.
 #[derive(Debug, Default)]
 pub struct Tasks {
     /// A signal has come: the task file wants to be read.
     pub wanted: bool,
+    /// The file that was read, and from where on it may have more tasks.
+    file: Option<(OpenTaskFile, usize)>,
     running: Option<Running>,
     /// The last task that was done and the bytes that it was: asked again, it is answered, not run.
     last: Option<(u64, Vec<u8>)>,
 }
 
+/// What has become of a task that was read.
+enum Begun {
+    /// The workers have been told to prepare it.
+    Published { message: Vec<u8>, prepared: (Prepared, Opened), round: Round, members: Vec<SlotId> },
+    /// It is the one that was done last.
+    Before,
+}
+
 /// The task in flight.
 #[derive(Debug)]
 struct Running {
-    path: PathBuf,
-    file: TaskFile,
+    file: OpenTaskFile,
     /// Which line of the file.
     index: usize,
     message: Vec<u8>,
@@ -76,96 +86,115 @@ impl Master {
     /// Goes on with tasks: the clock of the one in flight, and the file when none is.
     pub(super) fn task_tick(&mut self, now: Duration) -> io::Result<()> {
         self.round_input(now, Input::Tick);
-        while self.tasks.wanted && !self.tasks.is_running() && !self.reload.is_busy() && self.leaving.is_none() {
+        while (self.tasks.wanted || self.tasks.file.is_some())
+            && !self.tasks.is_running()
+            && !self.reload.is_busy()
+            && self.leaving.is_none()
+        {
             self.begin_next(now);
         }
         Ok(())
     }
 
-    /// Reads the task file and begins its first task that is still at `I`; without one there is nothing wanted.
+    /// Begins the next task that is at `I`: in the file that is open, or in the one that stands there now when a signal
+    /// has come. Lines are independent of each other: after one that fails the next one has its turn.
     fn begin_next(&mut self, now: Duration) {
+        let (mut file, from) = match self.tasks.file.take() {
+            Some((file, from)) if !self.tasks.wanted && file.is_current() => (file, from),
+            former => {
+                if let Some((mut file, _)) = former {
+                    say_unwritten(file.settle(), file.path());
+                }
+                if !std::mem::take(&mut self.tasks.wanted) {
+                    return; // replaced: whoever did it sends a signal
+                }
+                match self.open_task_file() {
+                    Some(file) => (file, 0),
+                    None => return,
+                }
+            }
+        };
+        let Some(index) = file.next_from(from) else {
+            return say_unwritten(file.settle(), file.path());
+        };
+        log!(Level::Notice, "[dysvr] {}", file.task(index));
+        match self.begin(now, file.task(index)) {
+            Ok(Begun::Published { message, prepared, round, members }) => {
+                say_unwritten(file.mark(index, Status::Ready), file.path());
+                self.tasks.running = Some(Running {
+                    file,
+                    index,
+                    message,
+                    round,
+                    prepared: Some(prepared),
+                    began: now,
+                    members,
+                    replacements: Vec::new(),
+                });
+                self.round_effects(now);
+            }
+            Ok(Begun::Before) => {
+                let mut task = file.task(index).clone();
+                log!(Level::Notice, "[dysvr] task_id {} is done already", task.task_id);
+                task.set_status(Status::Done);
+                self.conclude(file, index, task);
+            }
+            Err(refusal) => {
+                let mut task = file.task(index).clone();
+                log!(Level::Error, "[dysvr] task_id {} failed: {refusal}", task.task_id);
+                if let Refusal::NeedsReload(_) = refusal {
+                    task.mode = Some(Mode::Reload);
+                }
+                task.fail(refusal.to_string());
+                self.conclude(file, index, task);
+            }
+        }
+    }
+
+    /// Reads the task file that stands there now. A file that is none is answered.
+    fn open_task_file(&self) -> Option<OpenTaskFile> {
         let path = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix);
         if !self.cycle.http().is_some_and(|http| http.main.dysvr.enable) {
-            self.tasks.wanted = false;
             log!(Level::Error, "[dysvr] signal ignored: dysvr is off");
-            return;
+            return None;
         }
-        let file = match read_task_file(&path)
-            .map_err(|e| errno(&e))
-            .and_then(|bytes| TaskFile::parse(&bytes).map_err(|error| error.to_string()))
-        {
-            Ok(file) => file,
+        let refused = |error: &str| log!(Level::Error, "[dysvr] task file \"{}\" refused: {error}", path.display());
+        match Held::read(&path).map(OpenTaskFile::parse) {
+            Ok(Ok(file)) => Some(file),
+            Ok(Err((error, mut held))) => {
+                refused(&error.to_string());
+                say_unwritten(held.refuse(&error.to_string()), &path);
+                None
+            }
             Err(error) => {
-                self.tasks.wanted = false;
-                log!(Level::Error, "[dysvr] task file \"{}\" refused: {error}", path.display());
-                return refuse_file(&path, &error);
+                refused(&errno(&error));
+                refuse_file(&path, &errno(&error));
+                None
             }
-        };
-        let fresh = |task: &crate::task::TaskLine| task.status == Status::Init && task.mode != Some(Mode::Reload);
-        let Some(index) = file.0.iter().position(fresh) else {
-            self.tasks.wanted = false;
-            return;
-        };
-        log!(Level::Notice, "[dysvr] {}", file.0[index]);
-        if let Err((refusal, mut file)) = self.begin(now, path.clone(), file, index) {
-            log!(Level::Error, "[dysvr] task_id {} failed: {refusal}", file.0[index].task_id);
-            let task = &mut file.0[index];
-            if let Refusal::NeedsReload(_) = refusal {
-                task.mode = Some(Mode::Reload);
-            }
-            task.fail(refusal.to_string());
-            write_status(&path, &file);
         }
     }
 
     /// Checks a task, publishes it and tells the workers to prepare. On a refusal nothing has changed anywhere.
-    fn begin(
-        &mut self,
-        now: Duration,
-        path: PathBuf,
-        mut file: TaskFile,
-        index: usize,
-    ) -> Result<(), (Refusal, TaskFile)> {
-        let task = file.0[index].clone();
+    fn begin(&mut self, now: Duration, task: &TaskLine) -> Result<Begun, Refusal> {
         log!(Level::Notice, "master dysvr_update begin {}ms", millis());
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
         let mut recording = Recording::new(Machine);
         log!(Level::Notice, "conf_parse begin {}ms", millis());
-        let read = || {
+        let change = guarded(|| {
             #[cfg(feature = "poison")]
             crate::poison::point("parse", &self.zone, 0);
-            change_of(&task, &self.cycle, &mut recording, &mut self.interner)
-        };
-        let change = match guarded(read) {
-            Ok(change) => change,
-            Err(refusal) => return Err((refusal, file)),
-        };
+            change_of(task, &self.cycle, &mut recording, &mut self.interner)
+        })?;
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
-        let message = Message { task, sources: recording.into_sources() }.encode();
+        let message = Message { task: task.clone(), sources: recording.into_sources() }.encode();
         if self.tasks.last.as_ref().is_some_and(|(id, bytes)| *id == task_id && *bytes == message) {
-            log!(Level::Notice, "[dysvr] task_id {task_id} is done already");
-            file.0[index].set_status(Status::Done);
-            write_status(&path, &file);
-            return Ok(());
+            return Ok(Begun::Before);
         }
-        let prepared = match guarded(|| self.cycle.prepare(change)) {
-            Ok(prepared) => prepared,
-            Err(refusal) => return Err((refusal, file)),
-        };
-        let opened = match self.sockets.open(prepared.opens(), self.worker_count()) {
-            Ok(opened) => opened,
-            Err(error) => return Err((Refusal::Wrong(error), file)),
-        };
-        file.0[index].set_status(Status::Ready);
-        write_status(&path, &file);
-        let version = match self.publish(&message) {
-            Ok(version) => version,
-            Err(refusal) => return Err((refusal, file)),
-        };
-        log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
-
+        let prepared = guarded(|| self.cycle.prepare(change))?;
+        let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
+        let version = self.publish(&message)?;
         let members = self.workers.serving();
         for &slot in &members {
             let ordinal = self.workers.get(slot).map_or(0, |worker| worker.ordinal);
@@ -178,20 +207,36 @@ impl Master {
                 log!(Level::Error, "[dysvr] the channel of worker slot {slot} is full");
             }
         }
+        log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
         let round = Round::new(now, version, members.iter().copied(), self.task_timeout());
-        self.tasks.running = Some(Running {
-            path,
-            file,
-            index,
-            message,
-            round,
-            prepared: Some((prepared, opened)),
-            began: now,
-            members,
-            replacements: Vec::new(),
-        });
-        self.round_effects(now);
-        Ok(())
+        Ok(Begun::Published { message, prepared: (prepared, opened), round, members })
+    }
+
+    /// Writes a verdict, and goes on with the file if it has more tasks.
+    fn conclude(&mut self, mut file: OpenTaskFile, index: usize, task: TaskLine) {
+        let id = task.task_id;
+        let verdict = task.clone();
+        say_unwritten(file.conclude(index, task), file.path());
+        if file.is_gone() {
+            // Whoever has replaced the file may have kept this line as it stood then: it gets its verdict there.
+            carry_over(file.path(), |task| {
+                let same = task.task_id == id && matches!(task.status, Status::Ready | Status::Loading);
+                if same {
+                    *task = verdict.clone();
+                }
+                same
+            });
+        } else if file.next_from(index + 1).is_some() {
+            self.tasks.file = Some((file, index + 1));
+        }
+    }
+
+    /// A reload comes before the next task: what is open is written, and read anew behind it.
+    pub(super) fn close_task_file(&mut self) {
+        if let Some((mut file, _)) = self.tasks.file.take() {
+            say_unwritten(file.settle(), file.path());
+            self.tasks.wanted = true;
+        }
     }
 
     /// Puts a message into the zone.
@@ -257,6 +302,11 @@ impl Master {
 
     fn commit(&mut self, slots: &[SlotId]) {
         let Some(running) = &mut self.tasks.running else { return };
+        let version = running.round.version();
+        // The workers first: what the master does meanwhile, they need not wait for.
+        for &slot in slots {
+            self.workers.send(slot, Command::Commit, version);
+        }
         if let Some((prepared, opened)) = running.prepared.take() {
             self.sockets.take_over(opened);
             let committed = self.cycle.commit(prepared);
@@ -265,14 +315,9 @@ impl Master {
             self.lift_quarantine();
         }
         let Some(running) = &mut self.tasks.running else { return };
+        say_unwritten(running.file.mark(running.index, Status::Loading), running.file.path());
         let cost = monotonic().saturating_sub(running.began).as_millis();
         log!(Level::Notice, "master dysvr_update end {}ms cost {cost}ms", millis());
-        running.file.0[running.index].set_status(Status::Loading);
-        write_status(&running.path, &running.file);
-        let version = running.round.version();
-        for &slot in slots {
-            self.workers.send(slot, Command::Commit, version);
-        }
     }
 
     /// Forks a worker in place of one that cannot follow; that one leaves as soon as it can.
@@ -305,9 +350,9 @@ impl Master {
     }
 
     fn end(&mut self, verdict: Verdict) {
-        let Some(mut running) = self.tasks.running.take() else { return };
+        let Some(running) = self.tasks.running.take() else { return };
         let version = running.round.version();
-        let task = &mut running.file.0[running.index];
+        let mut task = running.file.task(running.index).clone();
         let times = running.members.iter().filter_map(|&slot| {
             let said = self.zone.said(slot);
             let pid = self.workers.get(slot)?.pid as u32;
@@ -332,7 +377,7 @@ impl Master {
                 task.fail(reason);
             }
         }
-        write_status(&running.path, &running.file);
+        self.conclude(running.file, running.index, task);
     }
 }
 
@@ -345,16 +390,27 @@ fn log_committed(committed: &Committed) {
     }
 }
 
-/// Writes the task file anew. If that fails the agent learns nothing, but what was done is done: say it in the log.
-pub(super) fn write_status(path: &std::path::Path, file: &TaskFile) {
-    if let Err(error) = write_whole(path, &file.encode(), Durability::Visible) {
-        log!(Level::Crit, "writing \"{}\" failed ({})", path.display(), errno(&error));
+/// Gives lines of the task file that stands there now the verdict of those that were read before it.
+pub(super) fn carry_over(path: &Path, verdict: impl FnMut(&mut TaskLine) -> bool) {
+    if let Ok(Ok(mut file)) = Held::read(path).map(OpenTaskFile::parse) {
+        say_unwritten(file.conclude_all(verdict), path);
     }
 }
 
-/// Answers a file that cannot be read as tasks: its own lines stay, as comments, under a line that says why, so that
+/// A verdict that could not be written the agent does not learn, but what was done is done: the log says it.
+pub(super) fn say_unwritten(result: Result<(), NotWritten>, path: &Path) {
+    match result {
+        Ok(()) => {}
+        Err(NotWritten::Superseded) => log!(Level::Notice, "\"{}\" was replaced meanwhile", path.display()),
+        Err(NotWritten::Failed(error)) => {
+            log!(Level::Crit, "writing \"{}\" failed ({})", path.display(), errno(&error));
+        }
+    }
+}
+
+/// Answers a file that must not be read as tasks, or cannot be: its own lines stay, as comments, under a line that says why, so that
 /// whoever wrote it sees the verdict and nothing is lost.
-fn refuse_file(path: &std::path::Path, error: &str) {
+fn refuse_file(path: &Path, error: &str) {
     let Ok(bytes) = std::fs::read(path) else { return };
     let mut text = format!("# status=F reason={error:?}\n");
     for line in String::from_utf8_lossy(&bytes).lines() {

@@ -59,20 +59,41 @@ impl Signals {
 
     /// The next pending signal, if there is one.
     pub fn next(&self) -> io::Result<Option<Received>> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-        let size = size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the buffer is valid for `size` bytes.
-        let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        let mut info = [MaybeUninit::uninit()];
+        Ok(self.read(&mut info)?.first().copied())
+    }
+
+    /// All pending signals, with as few calls as can be.
+    pub fn pending(&self) -> io::Result<Vec<Received>> {
+        let mut all = Vec::new();
+        let mut infos = [MaybeUninit::uninit(); 8];
+        loop {
+            let read = self.read(&mut infos)?;
+            all.extend_from_slice(&read);
+            // One that comes later makes the descriptor readable again.
+            if read.len() < infos.len() {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn read(&self, infos: &mut [MaybeUninit<libc::signalfd_siginfo>]) -> io::Result<Vec<Received>> {
+        const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer is valid for its size.
+        let n = unsafe { libc::read(self.fd.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(infos)) };
         if n < 0 {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(Vec::new()) } else { Err(error) };
         }
-        if n as usize != size {
+        if n as usize % SIZE != 0 {
             return Err(io::Error::other("short read of a signal"));
         }
-        // SAFETY: the kernel filled the whole structure.
-        let info = unsafe { info.assume_init() };
-        Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32 }))
+        let read = infos.iter().take(n as usize / SIZE).map(|info| {
+            // SAFETY: the kernel filled this many whole structures.
+            let info = unsafe { info.assume_init_ref() };
+            Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32 }
+        });
+        Ok(read.collect())
     }
 }
 
@@ -123,6 +144,13 @@ mod tests {
             let got = signals.next().unwrap().unwrap();
             assert_eq!(got.signal, libc::SIGRTMIN() + 9);
             assert_eq!(got.pid, std::process::id() as i32);
+            // Real-time signals queue: a burst is as many deliveries, more than one call takes.
+            for _ in 0..20 {
+                // SAFETY: as above.
+                unsafe { libc::pthread_kill(libc::pthread_self(), dysvr()) };
+            }
+            assert_eq!(signals.pending().unwrap().len(), 20);
+            assert_eq!(signals.pending().unwrap(), []);
         })
         .join()
         .unwrap();

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dysvr_proto::status::Status;
@@ -118,19 +118,19 @@ impl OpenTaskFile {
         super::file::is_same(&self.held.path, &self.held.file).unwrap_or(false)
     }
 
+    /// Whether it has no name any more: another file was renamed over it, or it was removed.
+    pub fn is_gone(&self) -> bool {
+        self.held.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
     /// A task.
     pub fn task(&self, index: usize) -> &TaskLine {
         &self.lines[index].task
     }
 
-    /// How many tasks there are.
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// Whether there is no task.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+    /// All tasks.
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskLine> {
+        self.lines.iter().map(|line| &line.task)
     }
 
     /// The first task from `from` on that waits to be done in place.

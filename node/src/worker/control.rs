@@ -99,6 +99,8 @@ impl Control {
     }
 
     fn on_channel(&mut self) -> io::Result<Next> {
+        // Written behind the answer, which the master waits for.
+        let _lines = log::gather();
         loop {
             let message = match self.channel.get_ref().receive() {
                 Ok(Some(message)) => message,
