@@ -30,13 +30,20 @@ pub fn path(name: &str) -> Result<PathBuf> {
 /// As [`path`].
 pub fn poisoned() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let options = ["--features", "dysvr-node/poison", "--bin", "dysvr-proxy-poisoned"];
-        cargo_build(&options)
-            .map(|directory| directory.join("dysvr-proxy-poisoned"))
-            .map_err(|error| format!("{error:#}"))
-    });
+    let built = BUILT.get_or_init(|| build_poisoned().map_err(|error| format!("{error:#}")));
     built.clone().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build_poisoned() -> Result<PathBuf> {
+    let options = ["--features", "dysvr-node/poison", "--bin", "dysvr-proxy-poisoned"];
+    let directory = cargo_build(&options)?;
+    // The agent knows its proxy by this name. Renamed into place: another test may do the same at this moment.
+    let folder = directory.join("poisoned");
+    std::fs::create_dir_all(&folder)?;
+    let (beside, path) = (folder.join(format!(".{}", std::process::id())), folder.join("dysvr-proxy"));
+    std::fs::copy(directory.join("dysvr-proxy-poisoned"), &beside).context("copying the poisoned proxy")?;
+    std::fs::rename(&beside, &path).context("naming the poisoned proxy")?;
+    Ok(path)
 }
 
 /// The workspace: the parent of this package.

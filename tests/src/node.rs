@@ -66,7 +66,9 @@ impl Node {
             command.args(["--controller", controller]);
         }
         command.arg("--prefix").arg(self.prefix.path()).args(["--conf", "conf/nginx.conf"]);
-        command.arg("--proxy").arg(binaries::path("dysvr-proxy")?);
+        if !self.options.iter().any(|option| option == "--proxy") {
+            command.arg("--proxy").arg(binaries::path("dysvr-proxy")?);
+        }
         command.arg("--state").arg(self.state()).args(&self.options);
         let mut agent = Process::start("agent", &mut command, &self.prefix.path().join("logs"))?;
         let prefix = &self.prefix;

@@ -120,6 +120,9 @@ pub fn node(node: &Node, tasks: &[Task], now_ms: i64, output: Output) -> String 
             let workers: Vec<String> = proxy.worker_pids.iter().map(i64::to_string).collect();
             page.field("Workers", workers.join(", "));
             page.field("In-Place Updates", proxy.updates.to_string());
+            if !proxy.quarantined.is_empty() {
+                page.list("Quarantined", &proxy.quarantined);
+            }
         }
     }
     page.section("Tasks", &task_table(tasks, now_ms, output));

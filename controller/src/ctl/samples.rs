@@ -65,6 +65,7 @@ pub(super) fn nodes() -> Vec<Node> {
             worker_pids: vec![20301, 20292],
             updates: 40,
             version: "0.1.0".into(),
+            quarantined: vec![],
         }),
     };
     let node = |name: &str, state: &str, observed, seen, reason: &str| Node {

@@ -38,7 +38,7 @@ pub fn state(state: &str) -> Value {
 pub fn color_of(state: &str) -> Option<AnsiColors> {
     Some(match state {
         "current" | "done" | "D" => AnsiColors::Green,
-        "failed" | "rolled-back" | "aborted" | "drifted" | "away" | "F" => AnsiColors::Red,
+        "failed" | "rolled-back" | "aborted" | "drifted" | "degraded" | "away" | "F" => AnsiColors::Red,
         "queued" | "running" | "soaking" | "paused" | "rolling-back" | "updating" | "behind" | "undone" | "I" | "R"
         | "L" => AnsiColors::Yellow,
         _ => return None,

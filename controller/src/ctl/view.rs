@@ -85,7 +85,7 @@ pub struct Node {
     pub name: String,
     /// As it announced them.
     pub labels: BTreeMap<String, String>,
-    /// current, behind, updating, failed, drifted, away
+    /// current, degraded, behind, updating, failed, drifted, away
     pub state: String,
     /// Why it is in that state, if there is something to say.
     pub reason: String,
@@ -160,6 +160,8 @@ pub struct Proxy {
     pub updates: u64,
     /// Of `dysvr-proxy`.
     pub version: String,
+    /// The vhosts that crashed workers and answer 503 now.
+    pub quarantined: Vec<String>,
 }
 
 impl From<fleet::Proxy> for Proxy {
@@ -170,6 +172,7 @@ impl From<fleet::Proxy> for Proxy {
             worker_pids: wire.worker_pids,
             updates: wire.version,
             version: wire.proxy_version,
+            quarantined: wire.quarantined,
         }
     }
 }

@@ -207,17 +207,24 @@ impl Fleet {
         }
         let proxy_down = observed.proxy.as_ref().is_some_and(|proxy| !proxy.running);
         let drift = observed.drift;
+        let idle = self.active.is_none();
         let clean = node.clean();
         if let Some(revision) = clean {
             node.choice = Choice::Open;
             self.tell(now, Input::At { node: name.to_owned(), revision });
         }
-        let reason = match (proxy_down, drift) {
-            (true, _) => "its proxy is not running",
-            (_, true) => "its files were changed by hand",
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if idle {
+            node.tolerate();
+        }
+        let quarantined = node.quarantined().iter().find(|line| !node.tolerated.contains(line));
+        let reason = match (proxy_down, drift, quarantined) {
+            (true, ..) => "its proxy is not running".to_owned(),
+            (_, true, _) => "its files were changed by hand".to_owned(),
+            (.., Some(line)) => format!("its proxy has quarantined a vhost: {line}"),
             _ => return,
         };
-        self.tell(now, Input::Unhealthy { node: name.to_owned(), reason: reason.to_owned() });
+        self.tell(now, Input::Unhealthy { node: name.to_owned(), reason });
     }
 
     /// A node says what it has.
@@ -305,7 +312,9 @@ impl Fleet {
         };
         let deadline = now.after(want.deadline_ms + GRACE_MS);
         let in_flight = InFlight { id: id.clone(), to: want.revision, deadline };
-        self.of(name, serial)?.in_flight = Some(in_flight);
+        let node = self.of(name, serial)?;
+        node.in_flight = Some(in_flight);
+        node.tolerate();
         self.tell(now, Input::Sent { node: name.to_owned() });
         Some(Order { id, from, whole, want })
     }

@@ -38,6 +38,8 @@ pub(super) struct Node {
     pub fresh: bool,
     /// What the digest of its revision should be.
     pub known: Known,
+    /// What its proxy had under quarantine when nothing was asked of the node: no rollout is to blame for that.
+    pub tolerated: Vec<String>,
     /// The task that was sent and has no verdict.
     pub in_flight: Option<InFlight>,
     /// The last failure, while what it should run is still the same.
@@ -176,6 +178,16 @@ impl Node {
         let observed = self.observed.as_ref()?;
         let Known::Yes(digest) = self.known else { return None };
         (!observed.drift && observed.digest == digest).then_some(Revision(observed.revision))
+    }
+
+    /// What its proxy has under quarantine.
+    pub(super) fn quarantined(&self) -> &[String] {
+        self.observed.as_ref().and_then(|observed| observed.proxy.as_ref()).map_or(&[], |proxy| &proxy.quarantined)
+    }
+
+    /// Whatever is under quarantine now is not the doing of what comes.
+    pub(super) fn tolerate(&mut self) {
+        self.tolerated = self.quarantined().to_vec();
     }
 
     /// What to do next.

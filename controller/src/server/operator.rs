@@ -356,7 +356,12 @@ async fn watch(lead: Arc<Lead>, id: RolloutId, first: WireRollout, out: mpsc::Se
 
 fn node(lead: &Lead, fleet: &super::fleet::Fleet, name: &str) -> Option<Node> {
     let held = fleet.nodes.get(name)?;
-    let (word, reason) = fleet.decide(name, lead.clock.now()).state();
+    let decision = fleet.decide(name, lead.clock.now());
+    let (word, reason) = match (&decision, fleet.nodes.get(name).and_then(|node| node.quarantined().first())) {
+        // It runs what it should, and not all of it serves.
+        (super::node::Decision::Current, Some(line)) => ("degraded", format!("quarantined: {line}")),
+        _ => decision.state(),
+    };
     Some(Node {
         name: name.to_owned(),
         labels: held.labels.clone().into_iter().collect(),

@@ -206,7 +206,7 @@ impl Driver {
             let looked = self.hands.look();
             self.machine.handle(self.now(), Input::Looked(looked));
         }
-        let mut news = changes.pid_file;
+        let mut news = changes.pid_file || changes.quarantine;
         if changes.all {
             news |= self.hands.look_at_all()?;
         }

@@ -22,6 +22,7 @@ use super::report::{Observed, ProxySeen};
 use super::rule::{self, UnitChanges};
 use super::state::{Effect, Input, Standing, Wake};
 use super::{memory, tasks, undo};
+use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::pidfd::PidFd;
 use crate::os::signal;
 use crate::task::file::sweep;
@@ -45,6 +46,19 @@ pub struct Hands {
     lock: Option<Flock<File>>,
     /// The master that was signalled last.
     master: Option<PidFd>,
+}
+
+/// The longest list of quarantined vhosts that is passed on, bytes: a message of it must fit everywhere.
+const MAX_QUARANTINE: u64 = 64 << 10;
+
+/// What the master has under quarantine, as it wrote it beside the task file; nothing when there is no file.
+fn quarantined(task_file: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let file = File::open(task_file.with_file_name(QUARANTINE));
+    match file.and_then(|file| io::Read::read_to_string(&mut io::Read::take(file, MAX_QUARANTINE), &mut text)) {
+        Ok(_) => text.lines().map(str::to_owned).collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 impl Hands {
@@ -173,7 +187,11 @@ impl Hands {
             epoch: self.ledger.epoch,
             digest: self.disk.manifest().digest(),
             drifted: self.ledger.files.differing(self.disk.manifest()),
-            proxy: ProxySeen { master, workers: master.map(proxy::children).unwrap_or_default() },
+            proxy: ProxySeen {
+                master,
+                workers: master.map(proxy::children).unwrap_or_default(),
+                quarantined: master.map(|_| quarantined(&self.settings.task_file)).unwrap_or_default(),
+            },
         }
     }
 

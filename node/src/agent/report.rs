@@ -118,6 +118,8 @@ pub struct ProxySeen {
     pub master: Option<u32>,
     /// Its children.
     pub workers: Vec<u32>,
+    /// What it has under quarantine, a line each.
+    pub quarantined: Vec<String>,
 }
 
 impl Observed {
@@ -135,6 +137,7 @@ impl Observed {
                 worker_pids: self.proxy.workers.iter().copied().map(i64::from).collect(),
                 version: 0,
                 proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+                quarantined: self.proxy.quarantined.clone(),
             }),
         }
     }

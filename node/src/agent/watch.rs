@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use inotify::{EventMask, WatchDescriptor, WatchMask};
 
 use super::managed::{DIRECTORIES, FileName};
+use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::inotify::Directories;
 
 /// What has changed since the last look.
@@ -21,6 +22,8 @@ pub struct Changes {
     pub configuration: bool,
     /// The pid file came or went.
     pub pid_file: bool,
+    /// The list of quarantined vhosts came or went.
+    pub quarantine: bool,
     /// Events were lost, or directories came and went: look at everything.
     pub all: bool,
 }
@@ -144,6 +147,8 @@ impl Watch {
             // Half-written perhaps: its close comes.
         } else if path == self.pid_file {
             changes.pid_file = true;
+        } else if path == self.task_file.with_file_name(QUARANTINE) {
+            changes.quarantine = true;
         } else if let Some(name) = FileName::of_path(&self.conf_dir, &path) {
             changes.files.push(name);
         } else if path.starts_with(&self.conf_dir) && !name.to_string_lossy().ends_with(".tmp") {
@@ -180,6 +185,8 @@ mod tests {
         assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
         drop(status);
         assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
+        write_whole(&task.with_file_name(QUARANTINE), b"x", Durability::Visible).unwrap();
+        assert_eq!(next(&mut watch).await, Changes { quarantine: true, ..Changes::default() });
         fs::write(conf.join("auto_vhost/a.conf"), "x").unwrap();
         let files = vec![FileName::new("auto_vhost/a.conf").unwrap()];
         assert_eq!(next(&mut watch).await, Changes { files: files.clone(), ..Changes::default() });

@@ -88,6 +88,9 @@ pub struct Proxy {
     pub version: u64,
     #[prost(string, tag = "5")]
     pub proxy_version: ::prost::alloc::string::String,
+    /// vhosts that crashed workers and answer 503 now: id, name, place, since, reason
+    #[prost(string, repeated, tag = "6")]
+    pub quarantined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Beat {

@@ -201,7 +201,7 @@ pub struct Node {
     pub agent_version: ::prost::alloc::string::String,
     #[prost(int64, tag = "7")]
     pub seen_unix_ms: i64,
-    /// current, behind, updating, failed, drifted, away
+    /// current, degraded, behind, updating, failed, drifted, away
     #[prost(string, tag = "8")]
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
