@@ -26,5 +26,6 @@ pub mod procfs;
 pub mod proxy;
 pub mod seed;
 pub mod signal;
+pub mod soak;
 pub mod task;
 pub mod wait;
