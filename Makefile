@@ -1,6 +1,7 @@
 # make run     a controller, three nodes and an origin on this machine; Ctrl-C ends and removes all of it
 # make test    everything that must hold: format, lints, documentation, tests, deployment
-# make bench   figures, beside nginx in the same run
+# make bench   figures and goals, beside nginx and haproxy in the same run
+# make soak    traffic while vhosts change all the time, every answer checked; ARGS='--updates 100000' for the long form
 # make fuzz    new inputs for the parsers, as long as FUZZ_SECONDS each; needs a nightly toolchain and cargo-fuzz
 # make lint    format, lints and documentation alone
 # make install the programs, default configuration and systemd units below $(DESTDIR)
@@ -17,7 +18,7 @@ VENV := target/venv
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test bench fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
+.PHONY: run test bench soak fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
 
 run: tools
 	$(CARGO) build --release --workspace --bins
@@ -30,9 +31,14 @@ test: tools-test lint
 
 # The proxy as it is shipped.
 bench: tools-bench
-	$(CARGO) build --profile dist -p dysvr-node --bin dysvr-proxy
+	$(CARGO) build --profile dist -p dysvr-node --bins
 	$(CARGO) build --release -p dysvr-tests --bin dysvr-bench
 	DYSVR_BIN_DIR=$(CURDIR)/target/dist exec target/release/dysvr-bench $(ARGS)
+
+soak: tools
+	$(CARGO) build --profile dist -p dysvr-node --bins
+	$(CARGO) build --release -p dysvr-tests --bin dysvr-soak
+	DYSVR_BIN_DIR=$(CURDIR)/target/dist exec target/release/dysvr-soak $(ARGS)
 
 # What it finds stands in tests/fuzz/artifacts; mended, it goes into the target's corpus, which `make test` replays.
 FUZZ_SECONDS ?= 300

@@ -93,6 +93,43 @@ fn two_hundred_updates_disturb_nobody() -> Result<()> {
     Ok(())
 }
 
+/// A vhost and its upstream change together while the body of a request is still on its way.
+#[test]
+fn a_request_with_a_slow_body_goes_where_it_began() -> Result<()> {
+    let (before, after) = (Origin::start("before")?, Origin::start("after")?);
+    let proxy = Proxy::start(&MainConf { workers: 1, ..MainConf::default() })?;
+    let prefix = &proxy.prefix;
+    let port = prefix.port;
+    let write = |revision: &str, origin: &Origin| {
+        let text = format!(
+            "upstream u {{ server {}; }}\nserver {{\n    vsvc_id 1;\n    listen 127.0.0.1:{port};\n    server_name \
+             slow.example;\n    location / {{\n        add_header X-Rev {revision} always;\n        \
+             proxy_set_header X-Rev {revision};\n        proxy_pass http://u;\n    }}\n}}\n",
+            origin.addr
+        );
+        prefix.write("auto_vhost/slow.conf", &text)
+    };
+    write("before", &before)?;
+    let added = proxy.task(Kind::Add, &["auto_vhost/slow.conf"], &[1], &["u"], 1)?;
+    ensure!(added.done, "{}", added.line.reason());
+
+    let mut slow = Connection::open(prefix.addr())?;
+    slow.send("POST", "/", &[("Host", "slow.example"), ("Content-Length", "4"), ("Expect", "100-continue")], b"")?;
+    // The proxy asks for the body once it has chosen the vhost.
+    ensure!(slow.head()?.status()? == 100);
+    write("after", &after)?;
+    let modified = proxy.task(Kind::Modify, &["auto_vhost/slow.conf"], &[1], &["u"], 2)?;
+    ensure!(modified.done, "{}", modified.line.reason());
+    slow.stream().get_mut().write_all(b"body")?;
+    let head = slow.head()?;
+    let seen = (head.header("x-rev"), head.header("x-origin"));
+    ensure!(seen == (Some("before"), Some("before")), "{head:?}");
+    let next = client::get(prefix.addr(), "slow.example", "/")?;
+    let seen = (next.head.header("x-rev"), next.head.header("x-origin"));
+    ensure!(seen == (Some("after"), Some("after")), "{next:?}");
+    Ok(())
+}
+
 type Counter = std::thread::JoinHandle<Result<u64>>;
 
 /// An upgraded connection on which lines go to and fro until `ending`.

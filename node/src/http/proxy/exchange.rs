@@ -13,7 +13,7 @@ use dysvr_conf::main_conf::Level;
 use http::{Method, Response, Version};
 use hyper::body::Incoming;
 
-use super::target::{self, Resolved};
+use super::target::Resolved;
 use super::{head, outgoing};
 use crate::http::client::Client;
 use crate::http::request::Shared;
@@ -61,8 +61,8 @@ struct Failure {
 }
 
 /// See [`Done`].
-pub(super) async fn run(request: &Shared, pass: &Pass, body: &RequestBody) -> Done {
-    let target = match target::resolve(&request.borrow(), pass) {
+pub(super) async fn run(request: &Shared, pass: &Pass, target: Result<Resolved, u16>, body: &RequestBody) -> Done {
+    let target = match target {
         Ok(target) => target,
         Err(status) => return Done::Status(status),
     };

@@ -31,6 +31,9 @@ use exchange::Done;
 /// followed here.
 pub(super) async fn handle(request: Shared, pass: Arc<Pass>, mut incoming: Incoming) -> Result<Response<Body>, Abort> {
     request.borrow_mut().proxy = Some((Arc::clone(&pass.host), Arc::clone(&pass.port)));
+    // Before a body that may take its time: the upstream is to be of the same configuration as the vhost. nginx evaluates
+    // its `proxy_pass` here, too.
+    let mut target = Some(target::resolve(&request.borrow(), &pass));
     let body = if incoming.is_end_stream() {
         RequestBody::None
     } else {
@@ -55,7 +58,8 @@ pub(super) async fn handle(request: Shared, pass: Arc<Pass>, mut incoming: Incom
             Content::Answer(answer) => return Ok(response::finish(&mut request.borrow_mut(), answer)),
             Content::Close => return Err(Abort),
         };
-        content = match exchange::run(&request, &pass, &body).await {
+        let target = target.take().unwrap_or_else(|| target::resolve(&request.borrow(), &pass));
+        content = match exchange::run(&request, &pass, target, &body).await {
             Done::Status(status) => Content::Answer(response::page(&mut request.borrow_mut(), status, None)),
             Done::Head(exchange) => {
                 let mut exchange = Some(exchange);
