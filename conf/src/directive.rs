@@ -153,12 +153,17 @@ impl Arity {
     }
 }
 
+/// All rows.
+pub fn all() -> impl Iterator<Item = &'static Directive> {
+    main_conf::DIRECTIVES.iter().chain(http::TABLES.iter().copied().flatten())
+}
+
 /// All rows by name.
 fn rows(name: &str) -> &'static [&'static Directive] {
     static BY_NAME: OnceLock<FxHashMap<&'static str, SmallVec<[&'static Directive; 2]>>> = OnceLock::new();
     let table = BY_NAME.get_or_init(|| {
         let mut table: FxHashMap<_, SmallVec<[_; 2]>> = FxHashMap::default();
-        for row in main_conf::DIRECTIVES.iter().chain(http::TABLES.iter().copied().flatten()) {
+        for row in all() {
             table.entry(row.name).or_default().push(row);
         }
         table
@@ -205,8 +210,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_name_differ_in_context() {
-        let all = main_conf::DIRECTIVES.iter().chain(http::TABLES.iter().copied().flatten());
-        for row in all {
+        for row in all() {
             let meeting = rows(row.name).iter().filter(|other| other.contexts.meets(row.contexts)).count();
             assert_eq!(meeting, 1, "{}", row.name);
         }

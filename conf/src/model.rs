@@ -75,6 +75,8 @@ pub struct Fragment {
     pub formats: Vec<(u16, Arc<crate::http::log::Format>)>,
     /// What nginx says at `warn`.
     pub warnings: Vec<Problem>,
+    /// The files that were read, in no order.
+    pub files: Vec<PathBuf>,
 }
 
 /// Identity of a vhost: the number of its `vsvc_id` directive.

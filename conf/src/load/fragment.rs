@@ -117,7 +117,8 @@ impl<'a> Load<'a> {
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts, false);
-        Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings() }
+        let files = std::mem::take(&mut self.files).into_keys().collect();
+        Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
     }
 
     /// The maps and the log formats of the fragment, with their places among those of `base`.

@@ -271,7 +271,7 @@ impl Hands {
             }
         };
         let mut after = Overlay::after(self.layout.conf_dir(), order, changes);
-        let (plan, units) = rule::plan(index, &mut after, order, changes, reload)?;
+        let (plan, units) = rule::plan(index, &mut Overlay::disk(), &mut after, order, changes, reload)?;
         self.units = Some(units);
         Ok(plan)
     }

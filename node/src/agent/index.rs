@@ -89,8 +89,11 @@ impl Index {
         };
         let arena = syntax::Arena::new();
         let tree = syntax::parse(&text, &arena);
-        let block = |d: &Directive<'_>| matches!(d.name(), "server" | "upstream") && d.block.is_some();
-        if tree.directives.iter().any(block) {
+        let is_named = |d: &Directive<'_>| match d.name() {
+            "server" | "upstream" | "map" => d.block.is_some(),
+            name => name == "log_format",
+        };
+        if tree.directives.iter().any(is_named) {
             match Unit::scan(source, &self.conf_dir, path) {
                 Ok(unit) => self.set(path, Some(unit)),
                 Err(why) => problems.push(why),
@@ -227,10 +230,12 @@ mod tests {
         let (mut index, problems) = Index::build(&mut memory, Path::new("/c/nginx.conf")).unwrap();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("/c/auto_vhost/bad.conf"), "{problems:?}");
-        for whole in ["nginx.conf", "modules.conf", "mime.types", "conf.d/map.conf", "values.map", "snippet.conf"] {
+        for whole in ["nginx.conf", "modules.conf", "mime.types", "snippet.conf"] {
             assert!(index.is_whole(&Path::new("/c").join(whole)), "{whole}");
         }
         assert!(!index.is_whole(Path::new("/c/common.conf")));
+        let map = Path::new("/c/conf.d/map.conf");
+        assert_eq!(index.users(Path::new("/c/values.map")).collect::<Vec<_>>(), [map]);
         let users = |index: &Index| index.users(Path::new("/c/common.conf")).count();
         assert_eq!(users(&index), 2);
         assert_eq!(index.owner(2), Some(Path::new("/c/auto_vhost/b.conf")));

@@ -34,3 +34,4 @@ pub mod tasks;
 pub mod undo;
 pub mod unit;
 pub mod watch;
+mod whole;

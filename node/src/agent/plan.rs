@@ -22,6 +22,10 @@ pub struct PlannedLine {
     pub vsvc_ids: Vec<u64>,
     /// The upstreams.
     pub ups_ids: Vec<String>,
+    /// The maps.
+    pub maps: Vec<String>,
+    /// The log formats.
+    pub formats: Vec<String>,
     /// The files that its `dysvr_<id>.conf` includes, absolute; none for a delete.
     pub files: Vec<PathBuf>,
 }
@@ -29,18 +33,31 @@ pub struct PlannedLine {
 impl Plan {
     /// All that changes in one line: a reload takes everything at once.
     pub fn merged(&self) -> PlannedLine {
-        let mut one = PlannedLine { kind: Kind::Modify, vsvc_ids: vec![], ups_ids: vec![], files: vec![] };
+        let mut one = PlannedLine::new(Kind::Modify);
         for line in &self.lines {
             one.vsvc_ids.extend(&line.vsvc_ids);
             one.ups_ids.extend(line.ups_ids.iter().cloned());
+            one.maps.extend(line.maps.iter().cloned());
+            one.formats.extend(line.formats.iter().cloned());
             one.files.extend(line.files.iter().cloned());
         }
-        one.vsvc_ids.sort_unstable();
-        one.vsvc_ids.dedup();
-        one.ups_ids.sort_unstable();
-        one.ups_ids.dedup();
-        one.files.sort_unstable();
-        one.files.dedup();
+        once(&mut one.vsvc_ids);
+        once(&mut one.ups_ids);
+        once(&mut one.maps);
+        once(&mut one.formats);
+        once(&mut one.files);
         one
     }
+}
+
+impl PlannedLine {
+    /// One that names nothing.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, vsvc_ids: vec![], ups_ids: vec![], maps: vec![], formats: vec![], files: vec![] }
+    }
+}
+
+fn once<T: Ord>(items: &mut Vec<T>) {
+    items.sort_unstable();
+    items.dedup();
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use dysvr_conf::load::LOST;
 use dysvr_conf::source::Source;
 
 use super::index::Index;
@@ -16,16 +17,18 @@ use super::managed::{FileName, VHOSTS};
 use super::order::{Order, Origin};
 use super::plan::{Plan, PlannedLine};
 use super::unit::Unit;
+use super::whole;
 use crate::task::Kind;
 
 /// The units that a task leaves different: their new content, or `None` for one that is no more. For [`Index::set`]
 /// once the task is done.
 pub type UnitChanges = BTreeMap<PathBuf, Option<Unit>>;
 
-/// Works out the plan of an order. `source` shows the files as they will be, `index` what they were. An error is a
-/// reason to refuse the order.
+/// Works out the plan of an order. `source` shows the files as they will be, `disk_now` as they are, `index` what they were.
+/// An error is a reason to refuse the order.
 pub fn plan(
     index: &Index,
+    disk_now: &mut dyn Source,
     source: &mut dyn Source,
     order: &Order,
     disk: &FileChanges,
@@ -45,7 +48,7 @@ pub fn plan(
     for path in affected.collect::<BTreeSet<_>>() {
         let was_unit = index.unit(path).is_some();
         if index.is_whole(path) {
-            reasons.push(format!("{} belongs to http as a whole", path.display()));
+            reasons.push(whole::reason(disk_now, source, path));
             continue;
         }
         if !was_unit && !index.reaches(path) {
@@ -54,9 +57,7 @@ pub fn plan(
         let goes = FileName::of_path(conf_dir, path).is_some_and(|name| disk.get(&name) == Some(&None));
         let unit = if goes { None } else { Some(Unit::scan(source, conf_dir, path)?) };
         match unit {
-            Some(unit) if !was_unit && !unit.has_blocks() => {
-                reasons.push(format!("{} belongs to http as a whole", path.display()));
-            }
+            Some(unit) if !was_unit && !unit.has_blocks() => reasons.push(whole::reason(disk_now, source, path)),
             unit => drop(units.insert(path.clone(), unit)),
         }
     }
@@ -70,7 +71,9 @@ pub fn plan(
         Origin::Controller(_) => line(index, &units, &changed).into_iter().collect(),
         Origin::Hand(kind) => match by_hand(index, &units, &changed, *kind)?.line(*kind) {
             Some(line) => vec![line],
-            None if reasons.is_empty() => return Err("no vhost and no upstream is in these files".into()),
+            None if reasons.is_empty() => {
+                return Err("no vhost, upstream, map or log_format is in these files".into());
+            }
             None => Vec::new(),
         },
     };
@@ -89,10 +92,7 @@ fn reached(index: &Index, names: &BTreeSet<&FileName>, order: &Order, units: &Un
     for name in names.iter().filter(|name| name.is_in(VHOSTS) && order.write.contains_key(**name)) {
         let path = name.path(index.conf_dir());
         if !index.reaches(&path) && !is_part(&path) {
-            return Err(format!(
-                "\"{}\" is reached by no include of nginx.conf: it would be lost at the next start",
-                path.display()
-            ));
+            return Err(format!("\"{}\" {LOST}", path.display()));
         }
     }
     Ok(())
@@ -138,8 +138,7 @@ fn line(index: &Index, units: &UnitChanges, changed: &BTreeSet<PathBuf>) -> Opti
         (false, false) if none_new => Kind::Modify,
         (false, false) => Kind::Set,
     };
-    after.vsvc_ids.append(&mut before.vsvc_ids);
-    after.ups_ids.append(&mut before.ups_ids);
+    after.take_over(before);
     after.line(kind)
 }
 
@@ -195,7 +194,9 @@ fn by_hand(index: &Index, units: &UnitChanges, changed: &BTreeSet<PathBuf>, kind
                     continue;
                 }
                 draft.take(path, unit);
-                draft.ups_ids.extend(before.iter().flat_map(|unit| unit.upstreams.iter().cloned()));
+                if let Some(before) = before {
+                    draft.name(&Unit { vsvc_ids: Vec::new(), ..before.clone() });
+                }
             }
         }
     }
@@ -206,6 +207,8 @@ fn by_hand(index: &Index, units: &UnitChanges, changed: &BTreeSet<PathBuf>, kind
 struct Draft {
     vsvc_ids: BTreeSet<u64>,
     ups_ids: BTreeSet<String>,
+    maps: BTreeSet<String>,
+    formats: BTreeSet<String>,
     files: BTreeSet<PathBuf>,
 }
 
@@ -219,10 +222,20 @@ impl Draft {
     fn name(&mut self, unit: &Unit) {
         self.vsvc_ids.extend(&unit.vsvc_ids);
         self.ups_ids.extend(unit.upstreams.iter().cloned());
+        self.maps.extend(unit.maps.iter().cloned());
+        self.formats.extend(unit.formats.iter().cloned());
+    }
+
+    /// What another one names, but for its files.
+    fn take_over(&mut self, mut other: Self) {
+        self.vsvc_ids.append(&mut other.vsvc_ids);
+        self.ups_ids.append(&mut other.ups_ids);
+        self.maps.append(&mut other.maps);
+        self.formats.append(&mut other.formats);
     }
 
     fn is_empty(&self) -> bool {
-        self.vsvc_ids.is_empty() && self.ups_ids.is_empty()
+        self.vsvc_ids.is_empty() && self.ups_ids.is_empty() && self.maps.is_empty() && self.formats.is_empty()
     }
 
     fn line(self, kind: Kind) -> Option<PlannedLine> {
@@ -230,6 +243,8 @@ impl Draft {
             kind,
             vsvc_ids: self.vsvc_ids.into_iter().collect(),
             ups_ids: self.ups_ids.into_iter().collect(),
+            maps: self.maps.into_iter().collect(),
+            formats: self.formats.into_iter().collect(),
             files: self.files.into_iter().collect(),
         })
     }

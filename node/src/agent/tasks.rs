@@ -23,6 +23,8 @@ pub fn write(task_file: &Path, lines: &[NumberedLine]) -> io::Result<()> {
         file.0.push(TaskLine {
             vsvc_ids: line.vsvc_ids.clone(),
             ups_ids: line.ups_ids.clone(),
+            maps: line.maps.clone(),
+            formats: line.formats.clone(),
             mode: Some(*mode).filter(|mode| *mode != crate::task::Mode::InPlace),
             revision: *revision,
             ..TaskLine::new(line.kind, *task_id, conf)
@@ -83,7 +85,8 @@ mod tests {
 
     fn line(id: u64, kind: Kind, files: &[&str]) -> NumberedLine {
         let files = files.iter().map(PathBuf::from).collect();
-        let line = PlannedLine { kind, vsvc_ids: vec![131942], ups_ids: vec!["1074728".into()], files };
+        let line =
+            PlannedLine { vsvc_ids: vec![131942], ups_ids: vec!["1074728".into()], files, ..PlannedLine::new(kind) };
         NumberedLine { task_id: TaskId(id), line, mode: Mode::InPlace, revision: None }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dysvr_conf::glob;
+use dysvr_conf::http::ssl;
 use dysvr_conf::source::Source;
 use dysvr_conf::syntax::{self, Directive};
 
@@ -23,6 +24,10 @@ pub struct Unit {
     pub anonymous: Option<String>,
     /// The names of its upstreams.
     pub upstreams: Vec<String>,
+    /// The variables that its maps make, in lower case.
+    pub maps: Vec<String>,
+    /// The names of its log formats.
+    pub formats: Vec<String>,
     /// A directive that changes `http` as a whole, with its place.
     pub other: Option<String>,
     /// The file itself and those that it includes.
@@ -59,9 +64,10 @@ impl Unit {
         self.patterns.iter().any(|pattern| glob::matches(pattern, path))
     }
 
-    /// Whether it is made of vhosts and upstreams; otherwise it belongs to `http` as a whole.
+    /// Whether it holds what a task can name; otherwise it belongs to `http` as a whole.
     pub fn has_blocks(&self) -> bool {
-        !self.vsvc_ids.is_empty() || self.anonymous.is_some() || !self.upstreams.is_empty()
+        let vhosts = !self.vsvc_ids.is_empty() || self.anonymous.is_some();
+        vhosts || !self.upstreams.is_empty() || !self.maps.is_empty() || !self.formats.is_empty()
     }
 }
 
@@ -162,6 +168,15 @@ impl Scan<'_> {
                     }
                 }
                 ("upstream", Some(_), Level::Http) => self.unit.upstreams.push(argument.to_owned()),
+                ("map", Some(block), Level::Http) => {
+                    let variable = directive.arguments().get(1).map_or("", |word| word.text);
+                    self.unit.maps.push(variable.trim_start_matches('$').to_ascii_lowercase());
+                    self.directives(block.directives, path, Level::Below, depth)?;
+                }
+                ("log_format", None, Level::Http) => self.unit.formats.push(argument.to_owned()),
+                (name, None, Level::Server | Level::Below) if ssl::FILES.contains(&name) => {
+                    self.unit.parts.entry(resolved(self.conf_dir, argument)).or_default();
+                }
                 (name, _, Level::Http) => self.unit.other = Some(format!("\"{name}\" in {}", place())),
                 ("vsvc_id", None, Level::Server) => {
                     let id = argument.parse().map_err(|_| format!("invalid vsvc_id \"{argument}\" in {}", place()))?;
@@ -196,7 +211,7 @@ mod tests {
         let unit = scan(&[
             (
                 "auto_vhost/a.conf",
-                "include auto_upstream/a.conf;\nserver { vsvc_id 7; location / { include deep/*.conf; } }\n\
+                "include auto_upstream/a.conf;\nserver { vsvc_id 7; ssl_certificate certs/a.pem; location / { include deep/*.conf; } }\n\
                  server { include id.conf; }",
             ),
             ("auto_upstream/a.conf", "upstream u1 { server 127.0.0.1:1; }"),
@@ -207,7 +222,11 @@ mod tests {
         assert_eq!((unit.vsvc_ids.as_slice(), unit.upstreams.as_slice()), (&[7, 8][..], &["u1".to_owned()][..]));
         assert_eq!((unit.anonymous.as_ref(), unit.other.as_ref()), (None, None));
         let closure: Vec<_> = unit.parts.keys().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(closure, ["/c/auto_upstream/a.conf", "/c/auto_vhost/a.conf", "/c/deep/x.conf", "/c/id.conf"]);
+        let certificate = "/c/certs/a.pem";
+        assert_eq!(
+            closure,
+            ["/c/auto_upstream/a.conf", "/c/auto_vhost/a.conf", certificate, "/c/deep/x.conf", "/c/id.conf"]
+        );
         let alone = |path: &str| unit.upstreams_alone(Path::new(path));
         assert_eq!(alone("/c/auto_upstream/a.conf"), Some(&["u1".to_owned()][..]));
         assert_eq!((alone("/c/auto_vhost/a.conf"), alone("/c/deep/x.conf"), alone("/c/absent")), (None, None, None));
@@ -233,9 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn sees_definitions_and_the_files_behind_them() {
+        let unit = scan(&[
+            ("auto_vhost/a.conf", "log_format f $b; map $a $B { include values.map; default include; }"),
+            ("values.map", "a b;"),
+        ])
+        .unwrap();
+        assert_eq!((unit.maps.as_slice(), unit.formats.as_slice()), (&["b".to_owned()][..], &["f".to_owned()][..]));
+        assert!(unit.has_blocks() && unit.other.is_none() && unit.parts.contains_key(Path::new("/c/values.map")));
+    }
+
+    #[test]
     fn sees_what_cannot_go_in_place() {
-        let unit = scan(&[("auto_vhost/a.conf", "map $a $b {}\nserver {\n}\n")]).unwrap();
-        assert_eq!(unit.other.as_deref(), Some("\"map\" in /c/auto_vhost/a.conf:1"));
+        let unit = scan(&[("auto_vhost/a.conf", "access_log off;\nserver {\n}\n")]).unwrap();
+        assert_eq!(unit.other.as_deref(), Some("\"access_log\" in /c/auto_vhost/a.conf:1"));
         assert_eq!(unit.anonymous.as_deref(), Some("/c/auto_vhost/a.conf:2"));
     }
 

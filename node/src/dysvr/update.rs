@@ -2,13 +2,14 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use dysvr_conf::intern::Interner;
 use dysvr_conf::load::{Running, load_fragment};
-use dysvr_conf::model::{Fragment, OrderKey, OrderStep, VsvcId};
+use dysvr_conf::model::{Fragment, Http, OrderKey, OrderStep, VsvcId};
 use dysvr_conf::problem::Place;
 use dysvr_conf::source::Source;
 
@@ -46,6 +47,9 @@ pub fn change_of(
     let fragment = load_fragment(&running, &task.conf, source, interner)
         .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
     check_ids(task, &fragment)?;
+    if task.kind != task::Kind::Add {
+        check_moved(&fragment, cycle, &http, source)?;
+    }
     let kind = match task.kind {
         task::Kind::Add => Kind::Add,
         task::Kind::Modify => Kind::Modify,
@@ -77,6 +81,45 @@ pub fn change_of(
         },
         stamp: Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) },
     })
+}
+
+/// What stood in another file must be gone from there: a full load would find it twice. A file that the task holds was
+/// looked at, and of one that is no more nothing is left; another one may say anything by now.
+fn check_moved(fragment: &Fragment, cycle: &Cycle, http: &Http, source: &mut dyn Source) -> Result<(), Refusal> {
+    let mut check = |what: &dyn Display, from: &Place, to: &Place| {
+        let moves = from.file != to.file && !fragment.files.iter().any(|file| **file == *from.file);
+        match moves && source.read(&from.file).is_ok() {
+            true => {
+                Err(Refusal::NeedsReload(format!("{what} in {to} stands in {from}, too, which the task leaves out")))
+            }
+            false => Ok(()),
+        }
+    };
+    for vhost in &fragment.vhosts {
+        if let Some(old) = vhost.vsvc_id.and_then(|id| cycle.vhost(id)) {
+            check(&"the vhost", &old.conf.place, &vhost.place)?;
+        }
+    }
+    for upstream in &fragment.upstreams {
+        if let Some(old) = cycle.upstream(&upstream.name) {
+            check(&format_args!("upstream \"{}\"", upstream.name), &old.get().conf.place, &upstream.place)?;
+        }
+    }
+    for (index, map) in &fragment.maps {
+        if let Some(old) = http.main.map.maps.get(usize::from(*index)).filter(|old| old.name == map.name)
+            && let (Some(from), Some(to)) = (&old.place, &map.place)
+        {
+            check(&format_args!("the map of \"${}\"", map.name), from, to)?;
+        }
+    }
+    for (index, format) in &fragment.formats {
+        if let Some(old) = http.main.log.formats.get(usize::from(*index)).filter(|old| old.name == format.name)
+            && let (Some(from), Some(to)) = (&old.place, &format.place)
+        {
+            check(&format_args!("log_format \"{}\"", format.name), from, to)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files that hold what the task replaces, and how the source leads to them. What a vhost's file includes is changed

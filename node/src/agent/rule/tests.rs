@@ -5,7 +5,8 @@ use super::super::managed::ContentDigest;
 use super::super::order::Step;
 use super::*;
 
-const MAIN: &str = "http { include http.d/*.conf; include auto_vhost/*.conf; }";
+const MAIN: &str = "include main.d/*.conf; events { include events.d/*.conf; } \
+                    http { include http.d/*.conf; include auto_vhost/*.conf; }";
 
 fn vhost(id: u64) -> String {
     format!("server {{ vsvc_id {id}; include common.conf; }}")
@@ -19,7 +20,11 @@ fn with_upstream(id: u64, upstream: &str) -> String {
 fn before() -> Memory {
     let mut memory = Memory::default();
     memory.insert("/c/nginx.conf", MAIN);
-    memory.insert("/c/http.d/map.conf", "map $a $b {}");
+    memory.insert("/c/http.d/map.conf", "map $a $b { include values.conf; }");
+    memory.insert("/c/values.conf", "x y;");
+    memory.insert("/c/http.d/set.conf", "default_type a;");
+    memory.insert("/c/main.d/set.conf", "");
+    memory.insert("/c/events.d/set.conf", "");
     memory.insert("/c/common.conf", "location / {}");
     memory.insert("/c/auto_vhost/a.conf", with_upstream(1, "ua"));
     memory.insert("/c/auto_vhost/b.conf", vhost(2));
@@ -32,6 +37,7 @@ fn before() -> Memory {
 /// The plan of an order that writes and removes files, as text.
 fn plan_of(origin: Origin, write: &[(&str, &str)], remove: &[&str]) -> Result<String, String> {
     let mut memory = before();
+    let mut now = before();
     let (index, problems) = Index::build(&mut memory, Path::new("/c/nginx.conf")).unwrap();
     assert_eq!(problems, [""; 0]);
     let mut disk = FileChanges::new();
@@ -50,10 +56,16 @@ fn plan_of(origin: Origin, write: &[(&str, &str)], remove: &[&str]) -> Result<St
         remove: remove.iter().map(|n| FileName::new(n).unwrap()).collect(),
         deadline: None,
     };
-    let (plan, _) = plan(&index, &mut memory, &order, &disk, None)?;
+    let (plan, _) = plan(&index, &mut now, &mut memory, &order, &disk, None)?;
     let line = |line: &PlannedLine| {
         let files: Vec<_> = line.files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
-        format!("{} {:?} {:?} {files:?}", line.kind, line.vsvc_ids, line.ups_ids)
+        let mut text = format!("{} {:?} {:?} {files:?}", line.kind, line.vsvc_ids, line.ups_ids);
+        for (key, names) in [("maps", &line.maps), ("formats", &line.formats)] {
+            if !names.is_empty() {
+                text += &format!(" {key}={}", names.join(","));
+            }
+        }
+        text
     };
     let lines: Vec<String> = plan.lines.iter().map(line).collect();
     Ok(match plan.reload {
@@ -106,26 +118,40 @@ fn what_a_task_asks_of_the_proxy() {
             r#"mod_server [8] ["other", "ub"] ["z.conf"]"#,
         ),
         (
-            vec![("auto_upstream/b.conf", "upstream ub {} map $a $b {}".into())],
+            vec![("auto_upstream/b.conf", "upstream ub {} map $a $c {}".into())],
             vec![],
-            r#"reload: "map" in /c/auto_upstream/b.conf:1 changes http as a whole"#,
+            r#"mod_server [8] ["ub"] ["z.conf"] maps=c"#,
         ),
         // A file that a pattern in a vhost finds.
         (vec![("parts/z_1.conf", "location /z {}".into())], vec![], r#"mod_server [8] ["ub"] ["z.conf"]"#),
         // Files that nothing reads yet.
         (vec![("auto_upstream/x.conf", "upstream x {}".into())], vec![], ""),
         (vec![(b, with_upstream(2, "ua"))], vec![a], r#"set_server [1, 2] ["ua"] ["b.conf"]"#),
-        (vec![("http.d/map.conf", String::new())], vec![], "reload: /c/http.d/map.conf belongs to http as a whole"),
+        // Maps and log formats.
+        (vec![("http.d/map.conf", String::new())], vec![], r#"del_server [] [] ["map.conf"] maps=b"#),
+        (vec![], vec!["http.d/map.conf"], r#"del_server [] [] [] maps=b"#),
+        (vec![("values.conf", "x z;".into())], vec![], r#"mod_server [] [] ["map.conf"] maps=b"#),
         (
-            vec![("http.d/new.conf", "map $a $b {}".into())],
+            vec![("http.d/new.conf", "map $a $c {} log_format f x;".into())],
             vec![],
-            "reload: /c/http.d/new.conf belongs to http as a whole",
+            r#"add_server [] [] ["new.conf"] maps=c formats=f"#,
+        ),
+        // What belongs to all.
+        (
+            vec![("http.d/set.conf", "default_type b;".into())],
+            vec![],
+            r#"reload: "default_type" in /c/http.d/set.conf:1 changes http as a whole"#,
+        ),
+        (
+            vec![("http.d/new.conf", "client_max_body_size 1;".into())],
+            vec![],
+            r#"reload: "client_max_body_size" in /c/http.d/new.conf:1 changes http as a whole"#,
         ),
         (vec![(c, "server { }".into())], vec![], r#"reload: server without "vsvc_id" in /c/auto_vhost/c.conf:1"#),
         (
-            vec![(c, format!("log_format x y;\n{}", vhost(3)))],
+            vec![(c, format!("access_log off;\n{}", vhost(3)))],
             vec![],
-            r#"reload: "log_format" in /c/auto_vhost/c.conf:1 changes http as a whole"#,
+            r#"reload: "access_log" in /c/auto_vhost/c.conf:1 changes http as a whole"#,
         ),
     ] {
         let write: Vec<(&str, &str)> = write.iter().map(|(name, text)| (*name, text.as_str())).collect();
@@ -172,6 +198,35 @@ fn by_hand_the_operator_says_what_it_is() {
     assert_eq!(plan_of(hand(Kind::Delete), &[(c, &vhost(3))], &[]).unwrap_err(), "/c/auto_vhost/c.conf is still there");
     assert_eq!(
         plan_of(hand(Kind::Add), &[("auto_upstream/x.conf", "upstream x {}")], &[]).unwrap_err(),
-        "no vhost and no upstream is in these files"
+        "no vhost, upstream, map or log_format is in these files"
     );
+}
+
+#[test]
+fn each_directive_outside_vhosts_names_the_rule_that_forbids_it() {
+    use dysvr_conf::directive::{EVENTS, HTTP, MAIN, Setter, all};
+    let mut seen = 0;
+    for (context, file, what) in [
+        (MAIN, "main.d/set.conf", "the process as a whole"),
+        (EVENTS, "events.d/set.conf", "events as a whole"),
+        (HTTP, "http.d/set.conf", "http as a whole"),
+    ] {
+        let is_named = |name| context == HTTP && matches!(name, "server" | "upstream" | "map" | "log_format");
+        for row in all().filter(|row| row.contexts.meets(context) && !is_named(row.name) && row.name != "include") {
+            let name = row.name;
+            let text = match row.set {
+                Setter::Block(_) => format!("{name} x y {{ }}"),
+                _ => format!("{name} x;"),
+            };
+            let what = if context == MAIN && all().any(|row| row.name == name && row.contexts.meets(HTTP)) {
+                "http as a whole"
+            } else {
+                what
+            };
+            let expected = format!("reload: \"{name}\" in /c/{file}:1 changes {what}");
+            assert_eq!(plan_of(controller(), &[(file, &text)], &[]).unwrap(), expected);
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
 }

@@ -116,7 +116,7 @@ impl World {
                 task_timeout: Duration::from_secs(10),
             })),
             Effect::Plan { reload, disk, .. } => {
-                let line = |kind, id: u64| PlannedLine { kind, vsvc_ids: vec![id], ups_ids: vec![], files: vec![] };
+                let line = |kind, id: u64| PlannedLine { vsvc_ids: vec![id], ..PlannedLine::new(kind) };
                 let lines = match disk.is_empty() {
                     true => vec![],
                     false => vec![line(Kind::Delete, 2), line(Kind::Modify, 1), line(Kind::Add, 3)],
