@@ -28,4 +28,5 @@ pub mod seed;
 pub mod signal;
 pub mod soak;
 pub mod task;
+pub mod verify;
 pub mod wait;

@@ -13,9 +13,15 @@ pub fn children(pid: i32) -> BTreeSet<i32> {
         .collect()
 }
 
-/// The children that run: those that have ended and only wait to be reaped are left out.
+/// The children that run: those that have ended and only wait to be reaped are left out, and so is a master's twin, which
+/// serves nobody.
 pub fn live_children(pid: i32) -> BTreeSet<i32> {
-    children(pid).into_iter().filter(|pid| alive(*pid)).collect()
+    children(pid).into_iter().filter(|pid| alive(*pid) && !is_twin(*pid)).collect()
+}
+
+/// Whether it is the child in which a master loads its files afresh.
+pub fn is_twin(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "dysvr-twin")
 }
 
 /// Children, their children and so on, without `pid` itself.

@@ -11,6 +11,7 @@ use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{self, LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Line, Verdict};
+use dysvr_tests::verify::verify;
 use dysvr_tests::{ports, seed, wait};
 
 /// A vhost that passes to an upstream.
@@ -31,9 +32,10 @@ fn start() -> Result<(Proxy, Origin)> {
     Ok((proxy, Origin::start("one")?))
 }
 
-fn done(verdict: &Verdict) -> Result<()> {
+/// The task is done, and what runs is what the files would start.
+fn done(proxy: &Proxy, verdict: &Verdict) -> Result<()> {
     ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
-    Ok(())
+    verify(proxy).map(drop)
 }
 
 /// Every worker answers with that status, and the body holds the text.
@@ -66,7 +68,7 @@ fn the_seeds_vhost_is_added_by_the_seeds_own_task() -> Result<()> {
     };
     fs::write(tasks.join("dysvr_25208.conf"), here(seed::TASK_CONF))?;
     let verdict = proxy.line(&here(seed::TASK_LINE), seed::TASK_ID)?;
-    done(&verdict)?;
+    done(&proxy, &verdict)?;
     for reply in everywhere(&proxy, seed::HOST, 200, "origin seed")? {
         let head = &reply.head;
         ensure!(head.header("x-vsvc") == Some("131942") && head.header("x-task") == Some("25208"), "{head:?}");
@@ -118,7 +120,7 @@ fn a_vhost_is_added_modified_deleted_and_added_again() -> Result<()> {
     let (prefix, workers) = (&proxy.prefix, proxy.workers());
     let (file, host, other) = ("auto_vhost/a.conf", "a.example", "other.example");
     prefix.write("auto_vhost/other.conf", &(upstream("other", &one) + &vhost(9, prefix.port, other, "other")))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/other.conf"], &[9], &["other"], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/other.conf"], &[9], &["other"], 1)?)?;
     // Held by each worker all along: no update of another vhost touches it.
     let mut held = client::pin_every_worker(prefix.addr(), other, &workers, LIMIT)?;
     let mut check_held = |what: &str| -> Result<()> {
@@ -133,18 +135,18 @@ fn a_vhost_is_added_modified_deleted_and_added_again() -> Result<()> {
     for round in 0..3_u64 {
         let task = |step: u64| 10 * (round + 1) + step;
         prefix.write(file, &(upstream("ups", &one) + &vhost(1, prefix.port, host, "ups")))?;
-        done(&proxy.task(Kind::Add, &[file], &[1], &["ups"], task(0))?)?;
+        done(&proxy, &proxy.task(Kind::Add, &[file], &[1], &["ups"], task(0))?)?;
         everywhere(&proxy, host, 200, "origin one")?;
         check_held("add")?;
 
         prefix.write(file, &(upstream("ups", &two) + &vhost(1, prefix.port, &format!("{host} b.example"), "ups")))?;
-        done(&proxy.task(Kind::Modify, &[file], &[1], &["ups"], task(1))?)?;
+        done(&proxy, &proxy.task(Kind::Modify, &[file], &[1], &["ups"], task(1))?)?;
         everywhere(&proxy, host, 200, "origin two")?;
         everywhere(&proxy, "b.example", 200, "origin two")?;
         check_held("modify")?;
 
         fs::remove_file(prefix.conf(file))?;
-        done(&proxy.task(Kind::Delete, &[], &[1], &["ups"], task(2))?)?;
+        done(&proxy, &proxy.task(Kind::Delete, &[], &[1], &["ups"], task(2))?)?;
         everywhere(&proxy, host, 404, "no such vhost")?;
         everywhere(&proxy, "b.example", 404, "no such vhost")?;
         check_held("delete")?;
@@ -158,15 +160,20 @@ fn many_vhosts_go_in_one_task_and_many_tasks_in_one_file() -> Result<()> {
     let (proxy, origin) = start()?;
     let prefix = &proxy.prefix;
     let files: Vec<String> = (1..=5).map(|number| format!("auto_vhost/v{number}.conf")).collect();
-    for (number, file) in (1..).zip(&files) {
-        let (ups, name) = (format!("u{number}"), format!("v{number}.example"));
-        prefix.write(file, &(upstream(&ups, &origin) + &vhost(number, prefix.port, &name, &ups)))?;
-    }
+    let write = |numbers: std::ops::RangeInclusive<u64>| {
+        numbers.into_iter().try_for_each(|number| {
+            let (ups, name) = (format!("u{number}"), format!("v{number}.example"));
+            let text = upstream(&ups, &origin) + &vhost(number, prefix.port, &name, &ups);
+            prefix.write(&files[number as usize - 1], &text)
+        })
+    };
+    write(1..=3)?;
     let names: Vec<&str> = files.iter().map(String::as_str).collect();
-    done(&proxy.task(Kind::Add, &names[..3], &[1, 2, 3], &["u1", "u2", "u3"], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &names[..3], &[1, 2, 3], &["u1", "u2", "u3"], 1)?)?;
     for number in 1..=3 {
         everywhere(&proxy, &format!("v{number}.example"), 200, "origin one")?;
     }
+    write(4..=5)?;
     // Two lines, one signal: they run in their order.
     let mut text = String::new();
     for (task, number) in [(2_u64, 4_u64), (3, 5)] {
@@ -174,7 +181,7 @@ fn many_vhosts_go_in_one_task_and_many_tasks_in_one_file() -> Result<()> {
         fs::write(&conf, format!("include {};\n", prefix.conf(&files[number as usize - 1]).display()))?;
         text.push_str(&(Line::text(Kind::Add, &conf, &[number], &[&format!("u{number}")], task) + "\n"));
     }
-    done(&proxy.line(&text, 3)?)?;
+    done(&proxy, &proxy.line(&text, 3)?)?;
     ensure!(
         prefix.task_file().lines().iter().all(|line| line.status() == Some('D')),
         "{:?}",
@@ -192,7 +199,7 @@ fn a_task_is_done_once() -> Result<()> {
     let prefix = &proxy.prefix;
     prefix.write("auto_vhost/a.conf", &(upstream("ups", &origin) + &vhost(1, prefix.port, "a.example", "ups")))?;
     for _ in 0..2 {
-        done(&proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["ups"], 7)?)?;
+        done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["ups"], 7)?)?;
         everywhere(&proxy, "a.example", 200, "origin one")?;
     }
     Ok(())
@@ -210,7 +217,7 @@ fn the_option_s_dysvr_does_what_the_signal_does() -> Result<()> {
     let mut watch = file.watch()?;
     let sent = proxy.command_line(&["-s", "dysvr"])?;
     ensure!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
-    done(&watch.verdict(1, LIMIT)?)?;
+    done(&proxy, &watch.verdict(1, LIMIT)?)?;
     everywhere(&proxy, "a.example", 200, "origin one")?;
     Ok(())
 }
@@ -221,7 +228,7 @@ fn a_refused_task_has_changed_nothing() -> Result<()> {
     let (prefix, workers) = (&proxy.prefix, proxy.workers());
     prefix
         .write("auto_vhost/good.conf", &(upstream("good", &origin) + &vhost(1, prefix.port, "good.example", "good")))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/good.conf"], &[1], &["good"], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/good.conf"], &[1], &["good"], 1)?)?;
     let mut held = client::pin_every_worker(prefix.addr(), "good.example", &workers, LIMIT)?;
 
     let taken = TcpListener::bind(("127.0.0.1", ports::free()?))?;
@@ -323,7 +330,7 @@ fn a_refused_task_has_changed_nothing() -> Result<()> {
 
     // After all of that a good one is done.
     prefix.write("auto_vhost/late.conf", &(ups + &vhost(2, port, "late.example", "ups")))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/late.conf"], &[2], &["ups"], 101)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/late.conf"], &[2], &["ups"], 101)?)?;
     everywhere(&proxy, "late.example", 200, "origin one")?;
     ensure!(!prefix.error_log().contains("[alert]"), "{}", prefix.error_log());
     Ok(())
@@ -386,7 +393,7 @@ fn a_task_file_that_means_nothing_is_refused_whole() -> Result<()> {
         everywhere(&proxy, "a.example", 404, "no such vhost").with_context(|| what.clone())?;
     }
     ensure!(proxy.workers() == workers, "workers were replaced");
-    done(&proxy.line(&good, 1)?)?;
+    done(&proxy, &proxy.line(&good, 1)?)?;
     everywhere(&proxy, "a.example", 200, "origin one")?;
     Ok(())
 }
@@ -419,10 +426,10 @@ fn a_full_load_gives_what_the_updates_gave() -> Result<()> {
         task_id += 1;
         let (file, ups) = (format!("auto_vhost/{file}"), format!("u{vsvc_id}"));
         prefix.write(&file, &(upstream(&ups, &origin) + &vhost(vsvc_id, port, name, &ups)))?;
-        done(&proxy.task(Kind::Add, &[&file], &[vsvc_id], &[&ups], task_id)?)?;
+        done(&proxy, &proxy.task(Kind::Add, &[&file], &[vsvc_id], &[&ups], task_id)?)?;
     }
     fs::remove_file(prefix.conf("auto_vhost/z.conf"))?;
-    done(&proxy.task(Kind::Delete, &[], &[1], &["u1"], task_id + 1)?)?;
+    done(&proxy, &proxy.task(Kind::Delete, &[], &[1], &["u1"], task_id + 1)?)?;
 
     let names = [
         "www.x.example",
@@ -461,7 +468,7 @@ fn a_new_worker_has_every_update() -> Result<()> {
     let (proxy, origin) = start()?;
     let prefix = &proxy.prefix;
     prefix.write("auto_vhost/a.conf", &(upstream("ups", &origin) + &vhost(1, prefix.port, "a.example", "ups")))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["ups"], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["ups"], 1)?)?;
     for victim in proxy.workers() {
         dysvr_tests::signal::send(victim, nix::sys::signal::Signal::SIGKILL)?;
         wait::until("another worker", LIMIT, || {
@@ -471,7 +478,7 @@ fn a_new_worker_has_every_update() -> Result<()> {
     }
     everywhere(&proxy, "a.example", 200, "origin one")?;
     prefix.write("auto_vhost/b.conf", &vhost(2, prefix.port, "b.example", "ups"))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/b.conf"], &[2], &[], 2)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/b.conf"], &[2], &[], 2)?)?;
     everywhere(&proxy, "b.example", 200, "origin one")?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::Kind;
+use dysvr_tests::verify::verify;
 use dysvr_tests::wait;
 
 /// How many updates.
@@ -38,7 +39,7 @@ fn two_hundred_updates_disturb_nobody() -> Result<()> {
         task_id += 1;
         let verdict = proxy.task(kind, files, &[id], ups, task_id)?;
         ensure!(verdict.done, "task {task_id} ({kind:?}) failed: {}", verdict.line.reason());
-        Ok(())
+        verify(&proxy).map(drop)
     };
     // One vhost that is never touched, one that changes all the time; both are asked all the time.
     for (id, name) in [(1, "still.example"), (2, "moving.example")] {

@@ -34,6 +34,7 @@ pub static DIRECTIVES: &[Directive] = &[
             call.once(&mut set.dysvr.task_file, Some(path))
         }),
     ),
+    Directive::new("dysvr_verify", HTTP, Arity::between(1, 2), Setter::Http(verify)),
     Directive::new("vsvc_id", SERVER, Arity::exactly(1), Setter::Server(vsvc_id)),
     Directive::new(
         "loc_id",
@@ -48,6 +49,15 @@ const SHM_MIN: usize = 64 << 10;
 
 /// Nothing (`vsvc_id` is the vhost's identity, see [`crate::model::Vhost`]).
 pub type SrvSet = ();
+
+/// `dysvr_verify TIME [heal]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// From the end of one look to the next.
+    pub every: Duration,
+    /// `heal`: a difference is followed by a reload.
+    pub heal: bool,
+}
 
 level! {
     /// `http` level.
@@ -64,6 +74,8 @@ level! {
         task_timeout: Duration = Duration::from_secs(10),
         /// `dysvr_watchdog`: how long a worker may stay in one step of one request; `None` is `off`.
         watchdog: Option<Duration> = Some(Duration::from_secs(10)),
+        /// `dysvr_verify`: how often the running configuration is compared with one that is loaded afresh.
+        verify: Option<Verify> = Some(Verify { every: Duration::from_secs(60), heal: false }),
         /// `dysvr_reload_conf`: the task file, absolute; `None` is `dysvr/dy_update_server.conf` below `/dev/shm` or, if that is absent, below the prefix.
         task_file: Option<PathBuf> = None,
     }
@@ -95,6 +107,22 @@ fn watchdog(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
         return Err("\"dysvr_watchdog\" takes a time above 0, or off".into());
     }
     call.once(&mut set.dysvr.watchdog, limit)
+}
+
+fn verify(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
+    let heal = match call.arguments().get(1).map(|word| &*word.text) {
+        None => false,
+        Some("heal") if call.arg(1) != "off" => true,
+        Some(other) => return Err(format!("invalid parameter \"{other}\"").into()),
+    };
+    let verify = match call.arg(1) {
+        "off" => None,
+        _ => Some(Verify { every: call.time(1)?, heal }),
+    };
+    if verify.is_some_and(|verify| verify.every.is_zero()) {
+        return Err(call.fault("invalid value"));
+    }
+    call.once(&mut set.dysvr.verify, verify)
 }
 
 fn vsvc_id(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {

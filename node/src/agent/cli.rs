@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -14,7 +15,8 @@ use super::probe::{self, Question};
 use super::proxy::{Layout, PROGRAM, Settings};
 use super::report::Observed;
 use super::run::{self, Options};
-use super::{hand, show};
+use super::{hand, show, verify};
+use crate::dysvr::verify::Outcome;
 use crate::master::options::{CONF, PREFIX};
 use crate::os::process::hostname;
 use crate::task::Kind;
@@ -47,6 +49,15 @@ enum Command {
         what: Probed,
         #[command(flatten)]
         place: PlaceArgs,
+    },
+    /// Have the master compare what it runs with what its files would start (exit 0: equal, 1: different, with both sides,
+    /// or the files do not load; 2: not known)
+    Verify {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// How long to wait, in seconds: a difference is looked at twice, and tasks go first
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        timeout: u64,
     },
     /// Show what this node has and runs
     Status {
@@ -185,6 +196,10 @@ fn command(command: Command) -> Result<ExitCode, String> {
             println!("{}", probe::ask(&place.layout().map_err(text)?, question)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Verify { place, timeout } => verify(&place.layout().map_err(text)?, timeout).or_else(|problem| {
+            eprintln!("dysvr-node: {problem}");
+            Ok(ExitCode::from(2))
+        }),
         Command::Status { place } => {
             let layout = place.layout().map_err(text)?;
             print!("{}", status(&layout).map_err(text)?);
@@ -208,6 +223,18 @@ fn task(verb: Verb, layout: Layout, meminfo: PathBuf) -> Result<ExitCode, String
     let report = report.map_err(|e| e.to_string())?;
     print!("{}", show::report(&report));
     Ok(if report.status == dysvr_proto::status::Status::Done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verify(layout: &Layout, timeout: u64) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let finding = runtime.block_on(verify::ask(layout, Duration::from_secs(timeout))).map_err(|e| e.to_string())?;
+    println!("{}", finding.sentence());
+    print!("{}", finding.text);
+    Ok(match finding.outcome {
+        Outcome::Equal => ExitCode::SUCCESS,
+        Outcome::Different | Outcome::Unloadable => ExitCode::FAILURE,
+        Outcome::Unknown => ExitCode::from(2),
+    })
 }
 
 fn status(layout: &Layout) -> io::Result<String> {

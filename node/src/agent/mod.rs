@@ -3,7 +3,7 @@
 //! The deciding parts are pure: [`check`] (may an order begin), [`rule`] (in place or reload, and which task lines),
 //! [`state`] (the life of a task), [`ledger`] (what survives a restart), [`memory`]. [`hands`] does to files and processes
 //! what they say, [`drive`] feeds them with what happens, and on top of that stand the agent itself ([`run`], with the
-//! [`supervise`]d proxy and the [`link`] to a controller) and the commands of a shell ([`hand`], [`probe`], [`show`]).
+//! [`supervise`]d proxy and the [`link`] to a controller) and the commands of a shell ([`hand`], [`probe`], [`show`], [`verify`]).
 //!
 //! It meets the proxy only in files and signals, and a controller only in messages; each works without it.
 
@@ -33,5 +33,6 @@ pub mod supervise;
 pub mod tasks;
 pub mod undo;
 pub mod unit;
+pub mod verify;
 pub mod watch;
 mod whole;

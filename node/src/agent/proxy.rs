@@ -120,6 +120,27 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What can be made out of a main configuration that does not load: the two paths, wherever they stand in it.
+    pub fn guess(layout: &Layout) -> Self {
+        let text = fs::read(&layout.conf).unwrap_or_default();
+        let arena = syntax::Arena::new();
+        let tree = syntax::parse(&text, &arena);
+        let path_of = |name: &str| {
+            let http = tree.directives.iter().filter_map(|directive| directive.block.as_ref());
+            let all = tree.directives.iter().chain(http.flat_map(|block| block.directives.iter()));
+            let found = all.filter(|directive| directive.name() == name).find_map(|directive| directive.words.get(1));
+            found.map(|word| layout.prefix.join(&*word.text))
+        };
+        let usual = Self::usual(layout);
+        Self {
+            pid_file: path_of("pid").unwrap_or(usual.pid_file),
+            task_file: path_of("dysvr_reload_conf").unwrap_or(usual.task_file),
+            ..usual
+        }
+    }
+}
+
 /// Why there is no master to signal.
 #[derive(Debug, thiserror::Error)]
 pub enum NoMaster {
@@ -195,19 +216,23 @@ fn start_ticks(stat: &str) -> Option<i64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// The children of a process.
+/// The children of a process, without a master's twin, which serves nobody.
 pub fn children(pid: u32) -> Vec<u32> {
     // Each thread has the children that it forked.
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts: Vec<String> = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
     if !texts.is_empty() {
         let pids = texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok());
-        return pids.filter(|pid| is_running(*pid)).collect();
+        return pids.filter(|pid| is_running(*pid) && !is_twin(*pid)).collect();
     }
     // A kernel without that file.
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|&child| parent(child) == Some(pid) && is_running(child)).collect()
+    pids.filter(|&child| parent(child) == Some(pid) && is_running(child) && !is_twin(child)).collect()
+}
+
+fn is_twin(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == dysvr::verify::TWIN)
 }
 
 #[cfg(test)]

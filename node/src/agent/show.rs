@@ -8,6 +8,7 @@ use dysvr_proto::status::Status;
 use super::ledger::{Ledger, Served};
 use super::proxy::{self, Layout, Settings};
 use super::report::{Observed, Report};
+use super::verify;
 
 /// Microseconds as milliseconds.
 fn ms(us: u64) -> String {
@@ -72,6 +73,9 @@ pub fn status(layout: &Layout, settings: &Settings, ledger: Option<&Ledger>, obs
         ("task file", settings.task_file.display().to_string()),
         ("proxy", master),
     ];
+    if let Some(finding) = verify::last(&settings.task_file) {
+        rows.push(("verified", finding.sentence()));
+    }
     let Some(ledger) = ledger else {
         rows.push(("journal", format!("none in {}", layout.state.display())));
         return table(&rows);

@@ -110,9 +110,9 @@ impl Cycle {
                     .ok_or_else(|| wrong(format!("host not found in upstream \"{name}\" in {}", conf.place))),
             });
             let upstreams = upstreams.collect::<Result<_, _>>()?;
-            let logs = logs::open(conf, prefix)?;
             let is_tls = conf.listens.iter().any(|listen| listen.ssl);
             let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
+            let logs = if self.opens_logs { logs::open(conf, prefix)? } else { Box::default() };
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
         }

@@ -139,6 +139,28 @@ impl Definitions {
         Sum::of(Of::Definition, (self.sum, self.named()))
     }
 
+    /// What they are, a line for each, in an order that does not depend on their history.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.numbered().into_iter().filter(|line| !line.is_empty()).collect();
+        lines.sort();
+        lines.extend(self.named().into_iter().map(|(name, count)| format!("${name}: set by {count} vhost(s)\n")));
+        lines
+    }
+
+    /// Maps, then formats, in the order of their numbers.
+    pub(super) fn numbered(&self) -> Vec<String> {
+        let main = self.http.iter().map(|http| &http.main);
+        let maps = main.clone().flat_map(|main| &main.map.maps).map(|map| match &*map.name {
+            "" => String::new(),
+            name => format!("map ${name}: words {}\n", map.digest),
+        });
+        let formats = main.flat_map(|main| &main.log.formats).map(|format| match &*format.name {
+            "" => String::new(),
+            name => format!("log_format {name}: words {}\n", format.digest),
+        });
+        maps.chain(formats).collect()
+    }
+
     /// The same, counted from the definitions.
     pub(super) fn counted_digest(&self) -> Sum {
         let sum = self.http.as_ref().map_or_else(Sum::default, |http| sum_of(http));

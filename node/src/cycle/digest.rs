@@ -87,6 +87,7 @@ pub enum Kind {
     Order,
     Definition,
     Lost,
+    Compiled,
     Whole,
 }
 
@@ -221,7 +222,7 @@ impl Cycle {
 
 /// Two lanes of multiplications whose halves are folded together: a handful of nanoseconds for what is summed here, where a
 /// cryptographic hash would cost as much as the rest of an update.
-struct Mixer {
+pub(super) struct Mixer {
     one: u64,
     two: u64,
 }
@@ -235,7 +236,7 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Mixer {
-    fn new(kind: u64) -> Self {
+    pub(super) fn new(kind: u64) -> Self {
         Self { one: kind ^ KEYS[0], two: kind.rotate_left(32) ^ KEYS[1] }
     }
 
@@ -244,7 +245,7 @@ impl Mixer {
         self.two = fold(self.two.rotate_left(23) ^ word, KEYS[3]).wrapping_add(KEYS[0]);
     }
 
-    fn sum(&self) -> Sum {
+    pub(super) fn sum(&self) -> Sum {
         let (high, low) = (fold(self.one ^ KEYS[3], self.two | 1), fold(self.two ^ KEYS[2], self.one | 1));
         Sum(u128::from(high) << 64 | u128::from(low))
     }

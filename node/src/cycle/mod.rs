@@ -7,6 +7,7 @@
 mod addresses;
 mod change;
 mod definitions;
+pub mod differ;
 pub mod digest;
 mod listener;
 mod logs;
@@ -86,18 +87,29 @@ pub struct Cycle {
     sum: Cell<Option<Sum>>,
     /// What TLS runs with.
     tls: Configs,
+    /// Whether vhosts that join open their log files; not in a cycle that is made to be looked at.
+    opens_logs: bool,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
     _logs: Box<[Rc<LogFile>]>,
 }
 
 impl Cycle {
     /// The cycle of a whole configuration.
-    pub fn load(mut conf: Config) -> Result<Self, Refusal> {
+    pub fn load(conf: Config) -> Result<Self, Refusal> {
+        Self::make(conf, true)
+    }
+
+    /// The same without side effects: no log file is opened, so nothing can be served from it.
+    pub fn look_at(conf: Config) -> Result<Self, Refusal> {
+        Self::make(conf, false)
+    }
+
+    fn make(mut conf: Config, opens_logs: bool) -> Result<Self, Refusal> {
         // Taken out: what is deleted later must not live on there.
         let (vhosts, upstreams) = conf.http.as_mut().map_or_else(Default::default, |http| {
             (std::mem::take(&mut http.vhosts), std::mem::take(&mut http.upstreams))
         });
-        let logs = conf.http.as_ref().map_or_else(|| Ok(Box::default()), logs::open_http)?;
+        let logs = conf.http.as_ref().filter(|_| opens_logs).map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
             definitions: RefCell::new(definitions::Definitions::new(conf.http.take().map(Rc::new))),
@@ -110,6 +122,7 @@ impl Cycle {
             count: Cell::new(0),
             sum: Cell::default(),
             tls: Configs::new().map_err(Refusal::Wrong)?,
+            opens_logs,
             _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };
@@ -139,6 +152,16 @@ impl Cycle {
     /// How many vhosts there are, those without an id included.
     pub fn vhost_count(&self) -> usize {
         self.count.get()
+    }
+
+    /// How many upstreams there are.
+    pub fn upstream_count(&self) -> usize {
+        self.upstreams.borrow().named.len()
+    }
+
+    /// How many listeners there are, those that a wildcard socket covers included.
+    pub fn listener_count(&self) -> usize {
+        self.listeners.borrow().len()
     }
 
     /// The listener that a connection belongs to, which came in on the socket of `bound`: a wildcard socket also takes

@@ -137,6 +137,32 @@ impl Names {
         names.chain(regexes).chain(order).chain([self.sum_of_default()]).sum()
     }
 
+    /// The same as text, a summand on a line.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let tables = [("", &self.exact, ""), ("*.", &self.leading, ""), ("", &self.trailing, ".*")];
+        let mut lines = Vec::new();
+        for (before, table, behind) in tables {
+            for (key, holders) in table {
+                if let Some(vhost) = holders.first() {
+                    lines.push(format!("name {before}{key}{behind}: {}", Who::from(&**vhost)));
+                }
+            }
+        }
+        lines.sort();
+        for (regex, vhost) in self.regexes.values() {
+            lines.push(format!("name {regex:?}: {}", Who::from(&**vhost)));
+        }
+        let mut before = None;
+        for vhost in self.all.values() {
+            let who = Who::from(&**vhost);
+            lines.push(match before.replace(who) {
+                None => format!("first: {who}"),
+                Some(before) => format!("behind {before}: {who}"),
+            });
+        }
+        lines
+    }
+
     /// What a change at a place of the order touches beside the names: the default server, and who stands beside whom.
     fn sum_of_place(&self, at: &OrderKey) -> Sum {
         let who = |(_, vhost): (&OrderKey, &Rc<Vhost>)| Who::from(&**vhost);

@@ -29,7 +29,7 @@ pub struct Upstream {
 pub struct UpstreamCell {
     current: RefCell<Rc<Upstream>>,
     /// How many times vhosts pass to it; it cannot go while there are any.
-    users: Cell<u32>,
+    pub(super) users: Cell<u32>,
 }
 
 impl UpstreamCell {
@@ -62,7 +62,7 @@ pub(super) struct Upstreams {
     /// By name in lower case: names have no case.
     pub(super) named: HashMap<Arc<str>, Rc<UpstreamCell>>,
     /// How many times vhosts pass to hosts that are no upstreams, by host in lower case.
-    hosts: HashMap<Box<str>, u32>,
+    pub(super) hosts: HashMap<Box<str>, u32>,
 }
 
 /// The upstreams of a change.

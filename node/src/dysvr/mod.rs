@@ -6,6 +6,7 @@ pub mod message;
 pub mod round;
 pub mod source;
 pub mod update;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,8 @@ mod start;
 mod supervise;
 mod takeover;
 mod task;
+mod twin;
+mod verify;
 mod watchdog;
 mod workers;
 
@@ -58,6 +60,7 @@ pub struct Master {
     births: supervise::Births,
     quarantine: quarantine::Quarantine,
     watchdog: watchdog::Watchdog,
+    verify: verify::Verify,
     /// The signal that told the master to leave: QUIT, TERM or INT.
     leaving: Option<i32>,
     /// Workers of a former master, until ours serve.
@@ -114,6 +117,7 @@ impl Master {
             self.reload_tick();
             self.respawn_due(now);
             self.watch(now);
+            self.verify_tick(now);
             if self.leaving.is_some() && self.workers.is_empty() {
                 self.finish();
                 return Ok(());
@@ -123,7 +127,8 @@ impl Master {
 
     /// Sleeps until a signal, a message or a deadline; says which of them there are.
     fn wait(&self) -> io::Result<Awake> {
-        let deadlines = [self.tasks.deadline(), self.births.deadline(), self.watchdog.deadline()];
+        let deadlines =
+            [self.tasks.deadline(), self.births.deadline(), self.watchdog.deadline(), self.verify_deadline()];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = match deadline {
             None => PollTimeout::NONE,
@@ -136,6 +141,7 @@ impl Master {
         let channels = self.workers.iter().map(|(_, worker)| worker.channel.as_fd());
         let mut fds: Vec<_> = std::iter::once(self.signals.as_fd())
             .chain(channels)
+            .chain(self.verify.pipe())
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         match poll(&mut fds, timeout) {
@@ -149,7 +155,7 @@ impl Master {
         Ok(Awake { signals, channels: slots.zip(ready).filter_map(|(slot, ready)| ready.then_some(slot)).collect() })
     }
 
-    fn on_signal(&mut self, Received { signal, pid }: Received) {
+    fn on_signal(&mut self, Received { signal, pid, value }: Received) {
         let say = |what: &str| log!(Level::Notice, "signal {signal} ({}) received from {pid}{what}", name_of(signal));
         match signal {
             libc::SIGCHLD => self.children = true,
@@ -176,6 +182,10 @@ impl Master {
             libc::SIGTERM | libc::SIGINT => {
                 say(", exiting");
                 self.leave(signal, Command::Terminate);
+            }
+            _ if signal == signal::dysvr() && value != 0 => {
+                log!(Level::Notice, "signal {signal} (SIGRTMIN+9) received from {pid}, verifying");
+                self.verify_asked(value);
             }
             _ if signal == signal::dysvr() => {
                 log!(Level::Notice, "signal {signal} (SIGRTMIN+9) received from {pid}, dysvr reconfiguring");
@@ -279,7 +289,10 @@ impl Master {
 
     fn reap(&mut self) -> io::Result<()> {
         while let Some((pid, exit)) = reap() {
-            let Some((slot, worker)) = self.workers.remove(pid) else { continue };
+            let Some((slot, worker)) = self.workers.remove(pid) else {
+                self.verify_reaped(pid, exit);
+                continue;
+            };
             match exit {
                 Exit::Code(code) => log!(Level::Notice, "worker process {pid} exited with code {code}"),
                 Exit::Signal(signal) => log!(Level::Alert, "worker process {pid} exited on signal {signal}"),

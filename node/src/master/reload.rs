@@ -73,6 +73,7 @@ impl Master {
     fn begin_reload(&mut self) {
         self.reload.began = monotonic();
         self.close_task_file();
+        self.verify_disturbed(self.reload.began);
         self.reload.asked = self.reload_tasks();
         match self.load_anew() {
             Ok(()) => {}

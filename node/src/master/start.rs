@@ -114,6 +114,7 @@ fn begin(options: Options) -> Result<i32, String> {
         births: Default::default(),
         quarantine: Default::default(),
         watchdog: Default::default(),
+        verify: Default::default(),
         leaving: None,
         takeover,
         children: false,
@@ -173,14 +174,18 @@ fn load_from(
     interner: &mut Interner,
     source: &mut Recording<Machine>,
 ) -> Result<Config, String> {
-    let load = LoadOptions {
+    load_conf(&load_options(options, prefix), source, interner)
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
+}
+
+/// What the command line says about a load.
+pub(super) fn load_options(options: &Options, prefix: &Path) -> LoadOptions {
+    LoadOptions {
         conf: prefix.join(&options.conf),
         prefix: prefix.to_owned(),
         globals: options.globals.clone().unwrap_or_default(),
         privileged: is_root(),
-    };
-    load_conf(&load, source, interner)
-        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
+    }
 }
 
 /// `-t` and `-T`.

@@ -145,6 +145,7 @@ impl Master {
         self.workers.clear();
         self.sockets.close_all();
         self.takeover = Default::default();
+        self.verify = Default::default();
         Birth {
             slot,
             confined: true,

@@ -118,6 +118,7 @@ impl Master {
             return say_unwritten(file.settle(), file.path());
         };
         log!(Level::Notice, "[dysvr] {}", file.task(index));
+        self.verify_disturbed(now);
         match self.begin(now, file.task(index)) {
             Ok(Begun::Published { message, prepared, round, members }) => {
                 say_unwritten(file.mark(index, Status::Ready), file.path());

@@ -55,6 +55,38 @@ impl PidFd {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
+    /// Sends it a signal and a number with it, as sigqueue(3) does.
+    pub fn send_value(&self, signal: i32, value: u32) -> io::Result<()> {
+        /// The part of the kernel's siginfo that says who sends what.
+        #[repr(C)]
+        struct Info {
+            signo: i32,
+            errno: i32,
+            code: i32,
+            pad: i32,
+            pid: i32,
+            uid: u32,
+            value: usize,
+            rest: [u64; 12],
+        }
+        const { assert!(size_of::<Info>() == size_of::<libc::siginfo_t>()) };
+        let info = Info {
+            signo: signal,
+            errno: 0,
+            code: libc::SI_QUEUE,
+            pad: 0,
+            pid: std::process::id() as i32,
+            uid: nix::unistd::getuid().as_raw(),
+            value: value as usize,
+            rest: [0; 12],
+        };
+        // SAFETY: the structure has the size and the layout of the kernel's on 64-bit machines and lives through the call.
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, &info, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Whether it has not ended yet. A zombie has ended.
     pub fn is_alive(&self) -> bool {
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

@@ -90,6 +90,62 @@ pub(super) fn forget_id() {
     ID.store(0, Ordering::Relaxed);
 }
 
+/// Makes this process yield to all others: nice 10, and if nobody waits for it nice 19 and only when a processor has nothing
+/// else to do. When memory is short it is the first to be ended. What cannot be set is left: it only takes longer then.
+pub fn give_way(awaited: bool) {
+    let nice = if awaited { 10 } else { 19 };
+    // SAFETY: integers, and a structure that lives through the call.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+        if !awaited {
+            let param: libc::sched_param = std::mem::zeroed();
+            libc::sched_setscheduler(0, libc::SCHED_IDLE, &param);
+        }
+    }
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// The name of this process in /proc, which a fork inherits; at most 15 bytes.
+pub fn name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: the kernel writes 16 bytes at most, with their end.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
+/// See [`name`].
+pub fn set_name(name: [u8; 16]) {
+    let mut name = name;
+    name[15] = 0;
+    // SAFETY: the kernel reads up to the zero, which is there.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Ends this process with its parent, whose number was `parent` before the fork.
+pub fn end_with(parent: u32) {
+    // SAFETY: integers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // It may have ended before that.
+        if libc::getppid() != parent as i32 {
+            libc::_exit(0);
+        }
+    }
+}
+
+/// Closes every descriptor above standard error but one. For a forked child that touches none of the values which own them
+/// and leaves by [`exit_now`], so that nothing is closed twice.
+pub fn close_all_but(kept: &impl std::os::fd::AsRawFd) {
+    let kept = kept.as_raw_fd() as u32;
+    // SAFETY: integers only; the caller owns no descriptor that it will use.
+    unsafe {
+        if kept > 3 {
+            libc::syscall(libc::SYS_close_range, 3, kept - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, kept.max(2) + 1, u32::MAX, 0);
+    }
+}
+
 /// The machine's name, lower case.
 pub fn hostname() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()

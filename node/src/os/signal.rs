@@ -25,6 +25,8 @@ pub struct Received {
     pub signal: i32,
     /// Who sent it, 0 for the kernel.
     pub pid: i32,
+    /// The number that sigqueue(3) sent along, 0 when it came otherwise.
+    pub value: u32,
 }
 
 fn set_of(signals: &[i32]) -> libc::sigset_t {
@@ -91,7 +93,8 @@ impl Signals {
         let read = infos.iter().take(n as usize / SIZE).map(|info| {
             // SAFETY: the kernel filled this many whole structures.
             let info = unsafe { info.assume_init_ref() };
-            Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32 }
+            let value = if info.ssi_code == libc::SI_QUEUE { info.ssi_int as u32 } else { 0 };
+            Received { signal: info.ssi_signo as i32, pid: info.ssi_pid as i32, value }
         });
         Ok(read.collect())
     }

@@ -13,7 +13,7 @@
 pub mod file;
 mod line;
 pub mod opened;
-mod word;
+pub(crate) mod word;
 
 use std::fmt;
 use std::ops::Range;

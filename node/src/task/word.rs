@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 /// One word, unquoted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Word<'a> {
-    pub(super) key: &'a str,
-    pub(super) value: String,
+pub(crate) struct Word<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: String,
 }
 
 /// Takes the next word off `rest`; `None` at the end of the line.
-pub(super) fn next<'a>(rest: &mut &'a str) -> Result<Option<Word<'a>>, String> {
+pub(crate) fn next<'a>(rest: &mut &'a str) -> Result<Option<Word<'a>>, String> {
     let text = rest.trim_start_matches([' ', '\t']);
     if text.is_empty() {
         *rest = text;
@@ -70,7 +70,7 @@ fn unquote(text: &str) -> Result<(String, &str), &'static str> {
 }
 
 /// Appends ` key=value`, quoted where it must be; the blank only between words.
-pub(super) fn push(line: &mut String, key: &str, value: &str) {
+pub(crate) fn push(line: &mut String, key: &str, value: &str) {
     if !line.is_empty() {
         line.push(' ');
     }

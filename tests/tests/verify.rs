@@ -1,0 +1,177 @@
+//! The twin: what runs is compared with what the files would start; a difference is found, said with both sides, told on the
+//! command line and healed; what is on its way is no difference; the child's death is no silence.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use dysvr_node::dysvr::verify::{Finding, Outcome, finding_file};
+use dysvr_tests::origin::Origin;
+use dysvr_tests::prefix::{MainConf, Prefix};
+use dysvr_tests::proxy::{LIMIT, Proxy};
+use dysvr_tests::task::Kind;
+use dysvr_tests::verify::{look, verify};
+use dysvr_tests::{binaries, process, procfs, wait};
+use nix::sys::signal::Signal;
+
+fn vhost(id: u64, port: u16, name: &str, origin: &Origin) -> String {
+    format!(
+        "upstream u{id} {{ server {}; }}\nserver {{\n    vsvc_id {id};\n    listen 127.0.0.1:{port};\n    \
+         server_name {name};\n    location / {{ proxy_pass http://u{id}; }}\n}}\n",
+        origin.addr
+    )
+}
+
+/// A proxy with a vhost that came by a task.
+fn start(http: &str) -> Result<(Proxy, Origin)> {
+    let origin = Origin::start("one")?;
+    let proxy = Proxy::start(&MainConf { http: http.into(), ..MainConf::default() })?;
+    let prefix = &proxy.prefix;
+    prefix.write("auto_vhost/a.conf", &vhost(1, prefix.port, "a.example", &origin))?;
+    let verdict = proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["u1"], 1)?;
+    ensure!(verdict.done, "{}", verdict.line.reason());
+    Ok((proxy, origin))
+}
+
+fn command(prefix: &Prefix) -> Result<(Option<i32>, String)> {
+    let mut command = Command::new(binaries::path("dysvr-node")?);
+    command.arg("verify").arg("--prefix").arg(prefix.path()).args(["--conf", "conf/nginx.conf"]);
+    let done = process::run(&mut command, LIMIT * 6)?;
+    Ok((done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()))
+}
+
+fn found(prefix: &Prefix) -> Result<Finding> {
+    let path = finding_file(&prefix.task_file().path);
+    Ok(Finding::decode(&std::fs::read(&path).with_context(|| path.display().to_string())?)?)
+}
+
+#[test]
+fn what_differs_is_found_and_both_sides_are_told() -> Result<()> {
+    let (proxy, origin) = start("    dysvr_verify off;\n")?;
+    let prefix = &proxy.prefix;
+    let equal = verify(&proxy)?;
+    ensure!((equal.vhosts, equal.upstreams, equal.listeners, equal.version) == (2, 1, 1, 1), "{equal:?}");
+    ensure!(equal.twin == Some(equal.digest) && equal.master.cast_signed() == proxy.master(), "{equal:?}");
+    let (code, text) = command(prefix)?;
+    ensure!(code == Some(0) && text.starts_with("equal: "), "{code:?}: {text}");
+    // A comment, blanks and another file for the same words are no difference.
+    let comment = "# a comment\n\n".to_owned() + &vhost(1, prefix.port, "a.example", &origin).replace("    ", "\t");
+    prefix.write("auto_vhost/a.conf", &comment)?;
+    verify(&proxy)?;
+
+    // By hand, behind the master's back: in a vhost, a vhost more, and outside all of them.
+    prefix.write("auto_vhost/a.conf", &vhost(1, prefix.port, "a.example b.example", &origin))?;
+    prefix.write("auto_vhost/c.conf", &vhost(3, prefix.port, "c.example", &origin))?;
+    let conf = prefix.main_conf(&MainConf { http: "    dysvr_verify off;\n".into(), ..MainConf::default() });
+    prefix.write("nginx.conf", &conf.replace("keepalive_timeout 600s", "keepalive_timeout 601s"))?;
+    let (code, text) = command(prefix)?;
+    ensure!(code == Some(1) && text.starts_with("different: "), "{code:?}: {text}");
+    for part in [
+        "outside vhosts and upstreams",
+        "-    keepalive_timeout 600s;",
+        "+    keepalive_timeout 601s;",
+        "\nvhost 1\n",
+        "+server_name b.example",
+        "\nvhost 3\n- nothing\n",
+        "upstream u3\n- nothing\n",
+        "+name b.example: vhost 1",
+        "+behind vhost 1: vhost 3",
+    ] {
+        ensure!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let log = prefix.error_log();
+    ensure!(log.contains("[alert]") && log.contains("verify: +    keepalive_timeout 601s;"), "{log}");
+    let finding = found(prefix)?;
+    ensure!(finding.outcome == Outcome::Different && finding.alerts == 1, "{finding:?}");
+    // It stays, and is said once.
+    ensure!(look(&proxy)?.alerts == 1);
+    ensure!(prefix.error_log().matches("keepalive_timeout 601s").count() == 1);
+
+    prefix.write("auto_vhost/c.conf", "server {")?;
+    let (code, text) = command(prefix)?;
+    ensure!(
+        code == Some(1) && text.contains("would not start at all") && text.contains("c.conf:1"),
+        "{code:?}: {text}"
+    );
+    ensure!(prefix.error_log().matches("[alert]").count() > 1);
+    // And back.
+    std::fs::remove_file(prefix.conf("auto_vhost/c.conf"))?;
+    prefix.write("auto_vhost/a.conf", &comment)?;
+    prefix.write("nginx.conf", &conf)?;
+    verify(&proxy)?;
+    ensure!(proxy.workers().len() == 2, "the twin is counted as a worker");
+    Ok(())
+}
+
+#[test]
+fn at_the_interval_a_difference_is_found_and_healed() -> Result<()> {
+    let (proxy, origin) = start("    dysvr_verify 1s heal;\n")?;
+    let prefix = &proxy.prefix;
+    wait::eventually("a look", LIMIT * 3, || {
+        let finding = found(prefix)?;
+        ensure!(finding.outcome == Outcome::Equal && finding.asked.is_empty(), "{finding:?}");
+        Ok(())
+    })?;
+    let before = proxy.workers();
+    prefix.write("auto_vhost/b.conf", &vhost(2, prefix.port, "b.example", &origin))?;
+    wait::eventually("the reload", LIMIT * 3, || {
+        let reply = dysvr_tests::client::get(prefix.addr(), "b.example", "/")?;
+        ensure!(reply.status == 200, "{reply:?}");
+        Ok(())
+    })?;
+    wait::until("new workers alone", LIMIT, || proxy.workers().len() == 2 && proxy.workers().is_disjoint(&before))?;
+    let equal = verify(&proxy)?;
+    ensure!(equal.alerts == 1 && equal.vhosts == 3, "{equal:?}");
+    Ok(())
+}
+
+#[test]
+fn a_task_on_its_way_is_no_difference() -> Result<()> {
+    let (proxy, origin) = start("    dysvr_verify 1s;\n")?;
+    let prefix = &proxy.prefix;
+    for id in 2..12 {
+        let file = format!("auto_vhost/{id}.conf");
+        prefix.write(&file, &vhost(id, prefix.port, &format!("v{id}.example"), &origin))?;
+        // Files first, as an agent does; a look begins here.
+        let master = dysvr_node::os::pidfd::PidFd::open(proxy.master().unsigned_abs())?;
+        master.send_value(dysvr_node::os::signal::dysvr(), 77)?;
+        let verdict = proxy.task(Kind::Add, &[&file], &[id], &[&format!("u{id}")], id)?;
+        ensure!(verdict.done, "{}", verdict.line.reason());
+    }
+    let equal = verify(&proxy)?;
+    ensure!(equal.alerts == 0 && equal.vhosts == 12, "{equal:?}");
+    ensure!(!prefix.error_log().contains("[alert]"), "{}", prefix.error_log());
+    Ok(())
+}
+
+#[test]
+fn a_twin_that_dies_is_told_of() -> Result<()> {
+    let (proxy, _origin) = start("    dysvr_verify off;\n")?;
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| look(&proxy));
+        // The twin is found between its birth and its end, or another one is asked for.
+        let mut killed = false;
+        let end = std::time::Instant::now() + LIMIT;
+        while !killed && !asked.is_finished() && std::time::Instant::now() < end {
+            for pid in procfs::children(proxy.master()).into_iter().filter(|pid| procfs::is_twin(*pid)) {
+                killed |= dysvr_tests::signal::send(pid, Signal::SIGKILL).is_ok();
+            }
+        }
+        asked.join().map_err(|_| anyhow::anyhow!("the thread panicked"))
+    })?;
+    let finding = asked?;
+    if finding.outcome == Outcome::Unknown {
+        ensure!(finding.reason.contains("ended by signal 9"), "{finding:?}");
+        proxy.wait_log("was ended by signal 9")?;
+    }
+    verify(&proxy)?;
+    ensure!(procfs::children(proxy.master()).len() == 2, "a twin is left");
+    Ok(())
+}
+
+#[test]
+fn without_a_master_the_command_says_so() -> Result<()> {
+    let prefix = Prefix::new(&MainConf::default())?;
+    let (code, text) = command(&prefix)?;
+    ensure!(code == Some(2) && text.contains("no master runs"), "{code:?}: {text}");
+    Ok(())
+}
