@@ -55,6 +55,11 @@ impl Words {
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.0)
     }
+
+    /// Forgets them, and keeps the room for the next ones.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// Gathers directives as a canonical text: one on a line, indented, words quoted where they must be.

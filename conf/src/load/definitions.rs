@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Load;
+use super::block::Pending;
 use super::files::Site;
 use crate::directive::{self, HTTP};
 use crate::http::log::Format;
@@ -77,10 +78,12 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Makes the names of maps known before anything uses them.
-    pub(crate) fn name_maps(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>]) {
+    /// Makes the names of maps known before anything uses them, and gives the directives with their includes expanded.
+    pub(crate) fn name_maps(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>]) -> Vec<Pending<'a>> {
+        let mut all = Vec::new();
         let mut count: u16 = 0;
-        self.expand(site, directives, &mut |load, _, directive| {
+        self.expand(site, directives, &mut |load, site, directive| {
+            all.push((Rc::clone(site), directive));
             if directive.name() == "map" && directive::find(directive, HTTP).is_ok() {
                 if let Some(name) = directive.words[2].text.strip_prefix('$') {
                     let name = name.to_ascii_lowercase();
@@ -90,6 +93,7 @@ impl<'a> Load<'a> {
                 count = count.saturating_add(1);
             }
         });
+        all
     }
 
     /// The index of a log format.

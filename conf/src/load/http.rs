@@ -30,25 +30,25 @@ pub(crate) struct Levels {
 
 impl<'a> Load<'a> {
     pub(crate) fn http(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Http {
-        let directives = inside(directive);
-        self.name_maps(site, directives);
         self.inclusions_left = MAX_INCLUSIONS;
+        let directives = self.name_maps(site, inside(directive));
         self.formats.push(log::combined());
 
         let mut block = HttpBlock::default();
         let mut reach = Reach::default();
         self.outside.open(["http"]);
-        self.expand(site, directives, &mut |load, site, directive| {
+        for (site, directive) in &directives {
             if directive.name() == "include" && directive.words.len() == 2 && !site.by_pattern {
                 let key = site.key(directive.start().offset);
-                let pattern = load.conf_path(directive.words[1].text);
-                load.outside.include(&pattern);
+                let pattern = self.conf_path(directive.words[1].text);
+                self.outside.include(&pattern);
                 reach.includes.push((key, pattern));
             } else if !matches!(directive.name(), "server" | "upstream" | "map" | "log_format") {
-                load.note_outside(site, directive);
+                self.note_outside(site, directive);
             }
-            load.apply(site, directive, &mut Target::Http(&mut block));
-        });
+            self.apply(site, directive, &mut Target::Http(&mut block));
+        }
+        drop(directives);
         self.outside.close();
         let HttpBlock { mut set, srv, mut loc, maps, upstreams, servers } = block;
 

@@ -39,7 +39,7 @@ pub use server::ServerSet;
 pub use upstream::UpstreamSet;
 pub(crate) use url::{Form, Host, parse as parse_url};
 
-use crate::digest::Canonical;
+use crate::digest::{Canonical, Words};
 use crate::http::log::Format;
 use crate::http::ssl::Pair;
 use crate::intern::Interner;
@@ -117,6 +117,8 @@ pub(crate) struct Load<'a> {
     named: Vec<variables::NamedUse>,
     /// See [`Config::outside`].
     outside: Canonical,
+    /// Room for the words of one block.
+    words: Words,
 }
 
 impl<'a> Load<'a> {
@@ -152,6 +154,7 @@ impl<'a> Load<'a> {
             pass_scope: location::PassScope::default(),
             named: Vec::new(),
             outside: Canonical::default(),
+            words: Words::default(),
         }
     }
 

@@ -42,7 +42,7 @@ impl<'a> Load<'a> {
         self.vhost = Some(VhostScope::default());
         // Two passes: the survey and the application.
         self.inclusions_left = 2 * MAX_SERVER_INCLUSIONS;
-        let mut words = Words::default();
+        let mut words = self.words();
         if !self.survey(site, directives, 0, &mut words) {
             self.problem(site, directive.end, "blocks are nested too deeply");
             return None;
@@ -60,6 +60,8 @@ impl<'a> Load<'a> {
         if !Arc::ptr_eq(&srv.ssl.ticket_keys, &levels.srv.ssl.ticket_keys) {
             srv.ssl.ticket_keys.iter().for_each(|key| words.word(&key.digest().to_string()));
         }
+        let digest = words.digest();
+        self.words = words;
         let loc = body.loc.merge_shared(&levels.loc);
         let script = self.script(body.steps, SERVER, &loc);
         let locations = self.locations(&body.locations, &loc, None);
@@ -86,7 +88,7 @@ impl<'a> Load<'a> {
             variables: scope.names.into(),
             uses: scope.uses.into(),
             upstreams: scope.upstreams.into(),
-            digest: words.digest(),
+            digest,
         })
     }
 
@@ -115,7 +117,7 @@ impl<'a> Load<'a> {
 
     /// The digest of an upstream's block.
     pub(crate) fn block_digest(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Digest {
-        let mut words = Words::default();
+        let mut words = self.words();
         directive.words.iter().for_each(|word| words.word(word.text));
         self.expand(site, inside(directive), &mut |_, _, directive| {
             if directive.name() != "include" {
@@ -123,6 +125,15 @@ impl<'a> Load<'a> {
                 words.mark(b';');
             }
         });
-        words.digest()
+        let digest = words.digest();
+        self.words = words;
+        digest
+    }
+
+    /// An empty list of words, with the room that the last one had.
+    fn words(&mut self) -> Words {
+        let mut words = std::mem::take(&mut self.words);
+        words.clear();
+        words
     }
 }

@@ -1,5 +1,7 @@
 //! Tokens to a tree. An explicit stack of open blocks, so that depth costs no call stack.
 
+use smallvec::SmallVec;
+
 use super::lexer::{self, Token};
 use super::{Arena, Block, Directive, MAX_DEPTH, MAX_WORD, Position, SyntaxError, Tree, Word};
 
@@ -14,9 +16,9 @@ pub fn parse<'a>(text: &'a [u8], arena: &'a Arena) -> Tree<'a> {
         utf8: std::str::from_utf8(text).ok(),
         arena,
         at: Position { offset: 0, line: 1 },
-        words: Vec::with_capacity(8),
-        directives: Vec::with_capacity(16),
-        open: Vec::with_capacity(4),
+        words: SmallVec::new(),
+        directives: SmallVec::new(),
+        open: SmallVec::new(),
         errors: Vec::new(),
     };
     parser.run();
@@ -30,11 +32,11 @@ struct Parser<'a> {
     arena: &'a Arena,
     at: Position,
     /// Of the directive that has begun.
-    words: Vec<Word<'a>>,
+    words: SmallVec<[Word<'a>; 8]>,
     /// The finished ones of all open blocks, those of the outermost first.
-    directives: Vec<Directive<'a>>,
+    directives: SmallVec<[Directive<'a>; 24]>,
     /// The blocks around the place, outermost first.
-    open: Vec<Opened<'a>>,
+    open: SmallVec<[Opened<'a>; 4]>,
     errors: Vec<SyntaxError>,
 }
 

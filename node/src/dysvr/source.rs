@@ -13,6 +13,9 @@ use super::folder;
 /// does not fill memory.
 const MAX_FILE: u64 = 256 << 20;
 
+/// Bytes that a vhost's file hardly ever exceeds.
+const ROOM: usize = 4 << 10;
+
 /// The machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Machine;
@@ -22,21 +25,11 @@ impl Source for Machine {
         use std::io::Read as _;
         use std::os::unix::fs::OpenOptionsExt as _;
         // Not blocking: a FIFO without a writer is an empty file, not the end of the master.
-        let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        // Nearly every file is read by one call into this and a second one that finds its end; its size is not asked
-        // for. A folder answers EISDIR.
-        let mut head = [0; 8 << 10];
-        let mut length = 0;
-        while length < head.len() {
-            match file.read(&mut head[length..]) {
-                Ok(0) => return Ok(head[..length].into()),
-                Ok(read) => length += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let mut bytes = head.to_vec();
-        file.take(MAX_FILE + 1 - head.len() as u64).read_to_end(&mut bytes)?;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        // Nearly every file is read by one call into this room and a second one that finds its end; its size is not
+        // asked for (`Take` does not, a file by itself would). A folder answers EISDIR.
+        let mut bytes = Vec::with_capacity(ROOM);
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
