@@ -1,115 +1,188 @@
-//! One copy of equal strings and expressions for as long as any configuration uses it.
+//! One copy of equal strings, values with variables, settings, expressions and certificates for as long as any
+//! configuration uses it.
 //!
-//! Kept by the cycle between loads. It holds its entries weakly and sweeps the dead ones when their number may have
-//! reached that of the living, so its size follows what is in use whatever the number of updates, at constant cost per
-//! entry.
+//! Kept by the cycle between loads. It holds its entries weakly. Each new entry looks after a few old ones and drops those
+//! that have died, so that its size follows what is in use whatever the number of updates, at a constant cost per entry:
+//! no update ever pays for all of them.
 
-use std::hash::BuildHasher;
+use std::any::{Any, TypeId};
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Weak};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
-use crate::digest::Digest;
 use crate::http::ssl::{InvalidPair, Pair};
 use crate::regex::{Regex, WeakRegex};
+use crate::template::{Part, Template};
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Interner {
-    /// By hash of the text; equal hashes are rare.
-    strings: FxHashMap<u64, SmallVec<[Weak<str>; 1]>>,
-    regexes: FxHashMap<u64, SmallVec<[WeakRegex; 1]>>,
-    pairs: FxHashMap<Digest, Weak<Pair>>,
-    entries: usize,
-    /// The number of entries at which the next sweep comes.
-    sweep_at: usize,
-}
-
-/// Below this many entries a sweep is not worth it.
-const SWEEP_MIN: usize = 1024;
-
-impl Default for Interner {
-    fn default() -> Self {
-        Self {
-            strings: FxHashMap::default(),
-            regexes: FxHashMap::default(),
-            pairs: FxHashMap::default(),
-            entries: 0,
-            sweep_at: SWEEP_MIN,
-        }
-    }
+    strings: Kept<Weak<str>>,
+    templates: Kept<Weak<[Part]>>,
+    regexes: Kept<WeakRegex>,
+    pairs: Kept<Weak<Pair>>,
+    /// A [`Kept`] for each type of settings.
+    values: FxHashMap<TypeId, Box<dyn Any>>,
 }
 
 impl Interner {
     /// The one copy of a string.
     pub fn string(&mut self, text: &str) -> Arc<str> {
-        let slot = self.strings.entry(FxBuildHasher.hash_one(text)).or_default();
-        if let Some(found) = slot.iter().filter_map(Weak::upgrade).find(|known| **known == *text) {
-            return found;
+        self.strings.get(FxBuildHasher.hash_one(text), |known| **known == *text, || text.into())
+    }
+
+    /// The one copy of a value with variables.
+    pub(crate) fn template(&mut self, parts: impl IntoIterator<Item = Part> + AsRef<[Part]>) -> Template {
+        let slice = parts.as_ref();
+        if slice.is_empty() {
+            return Template::default();
         }
-        let new: Arc<str> = text.into();
-        slot.push(Arc::downgrade(&new));
-        self.added();
-        new
+        let hash = FxBuildHasher.hash_one(slice);
+        match self.templates.find(hash, |known| **known == *slice) {
+            Some(parts) => Template { parts },
+            None => Template { parts: self.templates.add(hash, parts.into_iter().collect()) },
+        }
+    }
+
+    /// The one copy of some settings.
+    pub(crate) fn value<T: Eq + Hash + Debug + 'static>(&mut self, value: Arc<T>) -> Arc<T> {
+        let hash = FxBuildHasher.hash_one(&value);
+        let kept = self.values.entry(TypeId::of::<T>()).or_insert_with(|| Box::new(Kept::<Weak<T>>::default()));
+        match kept.downcast_mut::<Kept<Weak<T>>>() {
+            Some(kept) => kept.get(hash, |known| **known == *value, || Arc::clone(&value)),
+            None => value,
+        }
     }
 
     /// The one compiled form of an expression. The error is in nginx's words.
     pub fn regex(&mut self, pattern: &str, caseless: bool) -> Result<Regex, String> {
-        let slot = self.regexes.entry(FxBuildHasher.hash_one((pattern, caseless))).or_default();
-        let known = slot.iter().filter_map(WeakRegex::upgrade);
-        if let Some(found) = known.into_iter().find(|known| known.pattern() == pattern && known.caseless() == caseless)
-        {
-            return Ok(found);
+        let hash = FxBuildHasher.hash_one((pattern, caseless));
+        let is_it = |known: &Regex| known.pattern() == pattern && known.caseless() == caseless;
+        match self.regexes.find(hash, is_it) {
+            Some(found) => Ok(found),
+            None => Ok(self.regexes.add(hash, Regex::new(pattern, caseless)?)),
         }
-        let new = Regex::new(pattern, caseless)?;
-        slot.push(new.downgrade());
-        self.added();
-        Ok(new)
     }
 
     /// The one pair of a certificate's and a key's contents.
     pub fn pair(&mut self, certificate: &[u8], key: &[u8]) -> Result<Arc<Pair>, InvalidPair> {
         let digest = Pair::digest_of(certificate, key);
-        if let Some(known) = self.pairs.get(&digest).and_then(Weak::upgrade) {
-            return Ok(known);
+        let hash = FxBuildHasher.hash_one(digest);
+        match self.pairs.find(hash, |known| known.digest == digest) {
+            Some(known) => Ok(known),
+            None => Ok(self.pairs.add(hash, Arc::new(Pair::new(certificate, key)?))),
         }
-        let new = Arc::new(Pair::new(certificate, key)?);
-        if self.pairs.insert(digest, Arc::downgrade(&new)).is_none() {
-            self.added();
-        }
-        Ok(new)
     }
 
-    /// How many entries there are, dead ones included.
+    /// How many strings, values and expressions there are, dead ones included.
     pub fn len(&self) -> usize {
-        self.entries
+        self.strings.ring.len() + self.templates.ring.len() + self.regexes.ring.len() + self.pairs.ring.len()
     }
 
-    /// Whether it holds nothing.
+    /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.entries == 0
+        self.len() == 0
+    }
+}
+
+/// A reference that does not keep what it is to.
+trait Handle: Sized {
+    type Whole;
+
+    fn of(whole: &Self::Whole) -> Self;
+    fn whole(&self) -> Option<Self::Whole>;
+}
+
+impl<T: ?Sized> Handle for Weak<T> {
+    type Whole = Arc<T>;
+
+    fn of(whole: &Arc<T>) -> Self {
+        Arc::downgrade(whole)
     }
 
-    fn added(&mut self) {
-        self.entries += 1;
-        if self.entries < self.sweep_at {
+    fn whole(&self) -> Option<Arc<T>> {
+        self.upgrade()
+    }
+}
+
+impl Handle for WeakRegex {
+    type Whole = Regex;
+
+    fn of(whole: &Regex) -> Self {
+        whole.downgrade()
+    }
+
+    fn whole(&self) -> Option<Regex> {
+        self.upgrade()
+    }
+}
+
+/// How many old entries each new one looks after: with two, the dead never outnumber the living for long.
+const LOOKED_AFTER: usize = 2;
+
+/// Equal things of one kind.
+#[derive(Debug)]
+struct Kept<H> {
+    /// By hash; equal hashes are rare.
+    slots: FxHashMap<u64, SmallVec<[H; 1]>>,
+    /// The hash of each entry: what `hand` goes round.
+    ring: Vec<u64>,
+    hand: usize,
+}
+
+impl<H> Default for Kept<H> {
+    fn default() -> Self {
+        Self { slots: FxHashMap::default(), ring: Vec::new(), hand: 0 }
+    }
+}
+
+impl<H: Handle> Kept<H> {
+    fn get(&mut self, hash: u64, is_it: impl Fn(&H::Whole) -> bool, make: impl FnOnce() -> H::Whole) -> H::Whole {
+        match self.find(hash, is_it) {
+            Some(known) => known,
+            None => self.add(hash, make()),
+        }
+    }
+
+    fn find(&self, hash: u64, is_it: impl Fn(&H::Whole) -> bool) -> Option<H::Whole> {
+        self.slots.get(&hash)?.iter().filter_map(H::whole).find(is_it)
+    }
+
+    fn add(&mut self, hash: u64, new: H::Whole) -> H::Whole {
+        for _ in 0..LOOKED_AFTER {
+            self.look_after_one();
+        }
+        self.slots.entry(hash).or_default().push(H::of(&new));
+        self.ring.push(hash);
+        new
+    }
+
+    fn look_after_one(&mut self) {
+        let Some(hash) = self.ring.get(self.hand) else {
+            self.hand = 0;
+            return;
+        };
+        let alive = self.slots.get_mut(hash).is_some_and(|slot| {
+            // One entry for one turn of the ring, so that the two stay of one size.
+            match slot.iter().position(|handle| handle.whole().is_none()) {
+                Some(dead) => {
+                    slot.swap_remove(dead);
+                    false
+                }
+                None => true,
+            }
+        });
+        if alive {
+            self.hand += 1;
             return;
         }
-        self.entries = 0;
-        self.strings.retain(|_, slot| {
-            slot.retain(|weak| weak.strong_count() > 0);
-            self.entries += slot.len();
-            !slot.is_empty()
-        });
-        self.regexes.retain(|_, slot| {
-            slot.retain(|weak| weak.upgrade().is_some());
-            self.entries += slot.len();
-            !slot.is_empty()
-        });
-        self.pairs.retain(|_, weak| weak.strong_count() > 0);
-        self.entries += self.pairs.len();
-        self.sweep_at = (self.entries * 2).max(SWEEP_MIN);
+        if self.slots.get(hash).is_some_and(SmallVec::is_empty) {
+            self.slots.remove(hash);
+        }
+        self.ring.swap_remove(self.hand);
     }
 }
 
@@ -125,7 +198,12 @@ mod tests {
         let regex = interner.regex("^a", false).unwrap();
         assert_eq!(regex, interner.regex("^a", false).unwrap());
         assert_ne!(regex, interner.regex("^a", true).unwrap());
-        assert_eq!(interner.len(), 3);
+        let template = interner.template([Part::Literal("x".into())]);
+        assert!(Arc::ptr_eq(&template.parts, &interner.template([Part::Literal("x".into())]).parts));
+        assert_ne!(template, interner.template([Part::Literal("y".into())]));
+        assert_eq!(interner.len(), 5);
+        let (five, more) = (interner.value(Arc::new(5)), interner.value(Arc::new("5")));
+        assert!(Arc::ptr_eq(&five, &interner.value(Arc::new(5))) && Arc::ptr_eq(&more, &interner.value(Arc::new("5"))));
     }
 
     #[test]
@@ -134,10 +212,11 @@ mod tests {
         let kept: Vec<_> = (0..100).map(|n| interner.string(&format!("kept{n}"))).collect();
         for n in 0..100_000 {
             interner.string(&n.to_string());
+            assert!(interner.len() <= 200, "{}", interner.len());
         }
-        assert!(interner.len() <= SWEEP_MIN, "{}", interner.len());
         for text in &kept {
             assert!(Arc::ptr_eq(text, &interner.string(text)));
         }
+        assert_eq!(interner.strings.ring.len(), interner.strings.slots.values().map(SmallVec::len).sum::<usize>());
     }
 }

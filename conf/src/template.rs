@@ -1,18 +1,18 @@
-//! A value with variables in it (nginx's "complex value"), compiled once.
+//! A value with variables in it (nginx's "complex value"), compiled once and shared by all who say the same.
 
 use std::sync::Arc;
 
 use crate::variable::Variable;
 
 /// Literal text and variables in turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     /// Adjacent literals are one part; an empty template has none.
-    pub parts: Box<[Part]>,
+    pub parts: Arc<[Part]>,
 }
 
 /// A piece of a [`Template`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Text as it is.
     Literal(Arc<str>),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// A reference to a variable, resolved when the configuration is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Variable {
     /// One of nginx's core, or ours.
     Builtin(Builtin),

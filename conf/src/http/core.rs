@@ -58,6 +58,7 @@ pub type SrvSet = ();
 
 level! {
     /// Location level.
+    #[derive(PartialEq, Eq, Hash)]
     pub struct Loc from LocSet {
         /// `client_max_body_size`, bytes; 0 is no limit.
         client_max_body_size: u64 = 1 << 20,
@@ -117,14 +118,14 @@ fn server_name(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
         }
         let lower = text.to_ascii_lowercase();
         match crate::load::wildcard(&lower) {
-            Some(Wildcard::Exact) => set.names.push(ServerName::Exact(call.string(&lower))),
+            Some(Wildcard::Exact) => set.names.push(ServerName::Exact(lower.as_str().into())),
             Some(Wildcard::Both(name)) => {
-                let name = call.string(name);
+                let name: Arc<str> = name.into();
                 set.names.push(ServerName::Exact(Arc::clone(&name)));
                 set.names.push(ServerName::Leading(name));
             }
-            Some(Wildcard::Leading(name)) => set.names.push(ServerName::Leading(call.string(name))),
-            Some(Wildcard::Trailing(name)) => set.names.push(ServerName::Trailing(call.string(name))),
+            Some(Wildcard::Leading(name)) => set.names.push(ServerName::Leading(name.into())),
+            Some(Wildcard::Trailing(name)) => set.names.push(ServerName::Trailing(name.into())),
             None => return Err(format!("invalid server name or wildcard \"{text}\"").into()),
         }
     }

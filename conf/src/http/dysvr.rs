@@ -83,6 +83,7 @@ level! {
 
 level! {
     /// Location level.
+    #[derive(PartialEq, Eq, Hash)]
     pub struct Loc from LocSet {
         /// `loc_id`: names the location in logs and reports.
         loc_id: Option<u64> = None,

@@ -24,6 +24,7 @@ pub type SrvSet = ();
 
 level! {
     /// Location level.
+    #[derive(PartialEq, Eq, Hash)]
     pub struct Loc from LocSet {
         /// `add_header`; inherited only by blocks that have none of their own.
         add: Arc<[AddHeader]> = Arc::new([]),
@@ -31,7 +32,7 @@ level! {
 }
 
 /// One `add_header`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AddHeader {
     /// The header.
     pub name: HeaderName,

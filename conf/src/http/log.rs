@@ -38,6 +38,7 @@ level! {
 
 level! {
     /// Location level.
+    #[derive(PartialEq, Eq, Hash)]
     pub struct Loc from LocSet {
         /// `access_log`; `off` is an empty list. The default is `logs/access.log combined`.
         access_logs: Arc<[AccessLog]> = Arc::new([]),
@@ -79,7 +80,7 @@ pub enum Escape {
 }
 
 /// One `access_log`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AccessLog {
     /// The file, absolute. Equal paths are one open file.
     pub path: Arc<PathBuf>,

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::directive::Directive;
+use crate::intern::Interner;
 
 /// What a module may set at one level of the configuration: values that stand in a block, and how they merge with what
 /// the block inherits. A block that sets nothing shares its parent's configuration.
@@ -122,9 +123,20 @@ macro_rules! modules {
                 LocConf { $($module: self.$module.merge(&parent.$module),)* handler: self.handler }
             }
 
+            /// The same, with what equal blocks elsewhere have made already.
+            fn merge_interned(self, parent: &LocConf, interner: &mut Interner) -> LocConf {
+                LocConf {
+                    $($module: match self.$module.merge(&parent.$module) {
+                        inherited if Arc::ptr_eq(&inherited, &parent.$module) => inherited,
+                        own => interner.value(own),
+                    },)*
+                    handler: self.handler,
+                }
+            }
+
             /// The same; a block that sets nothing and has its parent's handler shares its configuration as a whole.
-            pub fn merge_shared(self, parent: &Arc<LocConf>) -> Arc<LocConf> {
-                let merged = self.merge(parent);
+            pub fn merge_shared(self, parent: &Arc<LocConf>, interner: &mut Interner) -> Arc<LocConf> {
+                let merged = self.merge_interned(parent, interner);
                 let same = Handler::same(merged.handler.as_ref(), parent.handler.as_ref())
                     $(&& Arc::ptr_eq(&merged.$module, &parent.$module))*;
                 if same { Arc::clone(parent) } else { Arc::new(merged) }

@@ -50,6 +50,7 @@ pub type SrvSet = ();
 
 level! {
     /// Location level.
+    #[derive(PartialEq, Eq, Hash)]
     pub struct Loc from LocSet {
         /// `proxy_set_header`. An empty value removes the header.
         set_headers: Arc<[(HeaderName, Template)]> = Arc::new([]),
@@ -71,7 +72,7 @@ level! {
 }
 
 /// When a request may go to the next peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextUpstream {
     /// `error`.
     pub error: bool,
@@ -180,9 +181,9 @@ fn fixed_pass(text: &str, call: &mut Call<'_, '_>) -> Done<Pass> {
     }
     let host = url.host.text();
     let (host, port) = match (&url.host, url.port) {
-        (Host::Unix(_), _) => (call.string(host), call.string("")),
-        (_, 80) => (call.string(host), call.string("80")),
-        (_, port) => (call.string(&format!("{host}:{port}")), call.string(&port.to_string())),
+        (Host::Unix(_), _) => (call.name_of(index, host), call.string("")),
+        (_, 80) => (call.name_of(index, host), call.string("80")),
+        (_, port) => (format!("{host}:{port}").into(), call.string(&port.to_string())),
     };
     Ok(Pass {
         target: Target::Upstream(index),

@@ -114,7 +114,8 @@ impl<'a> Call<'_, 'a> {
         number::millis(self.arg(argument)).map(Duration::from_millis).ok_or_else(|| self.fault("invalid value"))
     }
 
-    /// The shared copy of a text.
+    /// The shared copy of a text that others are likely to have as well: what is a vhost's own (its name, its upstream)
+    /// would only be a burden to the table of shared ones.
     pub fn string(&mut self, text: &str) -> Arc<str> {
         self.load.interner.string(text)
     }
@@ -146,7 +147,7 @@ impl<'a> Call<'_, 'a> {
     pub fn variable(&mut self, name: &str) -> Done<Template> {
         let at = super::variables::At { site: self.site, at: self.directive.end };
         let variable = self.load.variable(name, at)?;
-        Ok(Template { parts: [crate::template::Part::Variable(variable)].into() })
+        Ok(self.load.interner.template([crate::template::Part::Variable(variable)]))
     }
 
     /// An expression.

@@ -111,7 +111,7 @@ impl<'a> Load<'a> {
         self.pass_scope = PassScope { fixed_path, path_len: if fixed_path { inner.name.len() } else { 0 } };
         let mut body = Body::default();
         self.apply_all(site, inside(directive), &mut Target::Body(&mut body, LOCATION));
-        let conf = body.loc.merge_shared(parent);
+        let conf = body.loc.merge_shared(parent, self.interner);
         let script = self.script(body.steps, LOCATION, &conf);
         let nested = self.locations(&body.locations, &conf, Some(inner));
         Some(Location { pattern, conf, script, nested })
@@ -147,7 +147,7 @@ impl<'a> Load<'a> {
         let conf = outer.meets(LOCATION).then(|| {
             // The answer is made by whoever makes it in the location, unless the block says otherwise.
             let handler = body.loc.handler.take().or_else(|| conf.handler.clone());
-            LocSet { handler, ..body.loc }.merge_shared(conf)
+            LocSet { handler, ..body.loc }.merge_shared(conf, self.interner)
         });
         match condition {
             Ok(condition) => Some(Op::If { condition, then: Arc::new(Branch { conf, script }) }),

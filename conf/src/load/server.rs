@@ -62,7 +62,7 @@ impl<'a> Load<'a> {
         }
         let digest = words.digest();
         self.words = words;
-        let loc = body.loc.merge_shared(&levels.loc);
+        let loc = body.loc.merge_shared(&levels.loc, self.interner);
         let script = self.script(body.steps, SERVER, &loc);
         let locations = self.locations(&body.locations, &loc, None);
 

@@ -1,5 +1,7 @@
 //! Text with `$` in it to a [`Template`].
 
+use smallvec::SmallVec;
+
 use super::Load;
 use super::variables::At;
 use crate::directive::Done;
@@ -9,11 +11,11 @@ use crate::variable::Variable;
 impl Load<'_> {
     /// Compiles a value. `$1` … `$9` are groups, `$name` and `${name}` variables.
     pub(crate) fn template(&mut self, text: &str, used: At<'_>) -> Done<Template> {
-        let mut parts = Vec::new();
+        let mut parts: SmallVec<[Part; 4]> = SmallVec::new();
         let mut rest = text;
         while let Some(dollar) = rest.find('$') {
             if dollar > 0 {
-                parts.push(Part::Literal(self.interner.string(&rest[..dollar])));
+                parts.push(Part::Literal(rest[..dollar].into()));
             }
             rest = &rest[dollar + 1..];
             if let Some(digit @ b'1'..=b'9') = rest.bytes().next() {
@@ -26,9 +28,9 @@ impl Load<'_> {
             rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Literal(self.interner.string(rest)));
+            parts.push(Part::Literal(rest.into()));
         }
-        Ok(Template { parts: parts.into() })
+        Ok(self.interner.template(parts))
     }
 }
 

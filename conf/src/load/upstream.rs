@@ -46,7 +46,7 @@ impl<'a> Load<'a> {
 
     fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Arc<Upstream>> {
         let call = &mut Call { load: self, site, directive, context: HTTP };
-        let name = call.string(call.arg(1));
+        let name: Arc<str> = call.arg(1).into();
         let lower = name.to_ascii_lowercase();
         if self.upstreams.own.contains_key(&lower) {
             self.problem(site, directive.end, format!("duplicate upstream \"{name}\""));
@@ -110,6 +110,14 @@ impl Call<'_, '_> {
         u16::try_from(index).map_err(|_| "too many upstreams in a server".into())
     }
 
+    /// The name of an upstream of the vhost's list if it is `text`, else `text` for itself.
+    pub(crate) fn name_of(&self, index: u16, text: &str) -> Arc<str> {
+        match self.load.vhost.as_ref().and_then(|vhost| vhost.upstreams.get(usize::from(index))) {
+            Some(UpstreamRef::Named(name)) if **name == *text => Arc::clone(name),
+            _ => text.into(),
+        }
+    }
+
     /// The upstream that a `proxy_pass` to a host makes.
     fn implicit(&mut self, url: &Url<'_>, text: &str) -> Done<Arc<Upstream>> {
         let host = match &url.host {
@@ -119,7 +127,7 @@ impl Call<'_, '_> {
         let addresses = self.load.addresses(url).map_err(|error| format!("{error} in upstream \"{host}\""))?;
         let peers: Box<[Peer]> = addresses.into_iter().map(|addr| self.peer(addr)).collect();
         Ok(Arc::new(Upstream {
-            name: self.string(text),
+            name: text.into(),
             place: self.place().unwrap_or_else(|| Place { file: Arc::clone(&self.site.file), line: 1 }),
             order: OrderKey::default(),
             digest: Digest::of(text.as_bytes()),
@@ -129,8 +137,8 @@ impl Call<'_, '_> {
     }
 
     /// A peer with nginx's defaults.
-    pub(crate) fn peer(&mut self, addr: ListenAddr) -> Peer {
-        let name = self.string(&addr.to_string());
+    pub(crate) fn peer(&self, addr: ListenAddr) -> Peer {
+        let name = addr.to_string().into();
         Peer { addr, name, weight: 1, max_fails: 1, fail_timeout: 10, backup: false, down: false }
     }
 }

@@ -37,7 +37,7 @@ pub struct Events {
 }
 
 /// One `error_log`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ErrorLog {
     /// Where.
     pub target: LogTarget,
@@ -46,7 +46,7 @@ pub struct ErrorLog {
 }
 
 /// Where a log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LogTarget {
     /// A file, absolute.
     File(PathBuf),
