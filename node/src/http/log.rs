@@ -140,7 +140,7 @@ impl Buffer {
 
 fn append_line(request: &Request, format: &Format, line: &mut Vec<u8>) {
     let mut value = Vec::new();
-    for part in &format.line.parts {
+    for part in &*format.line.parts {
         match part {
             Part::Literal(text) => line.extend_from_slice(text.as_bytes()),
             Part::Variable(name) => {

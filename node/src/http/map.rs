@@ -54,7 +54,7 @@ fn find<'a>(map: &'a Map, key: &str) -> Option<&'a Template> {
 fn append_with(request: &Request, value: &Template, captures: &Captures, out: &mut Vec<u8>) {
     use dysvr_conf::template::Part;
     use dysvr_conf::variable::Variable;
-    for part in &value.parts {
+    for part in &*value.parts {
         match part {
             Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Part::Variable(Variable::Capture(group)) => out.extend_from_slice(captures.get(*group).unwrap_or_default()),

@@ -224,7 +224,7 @@ impl Rewrite<'_> {
 
 /// Appends a template whose groups are escaped, if the path that they come from was.
 fn append_quoted(request: &Request, template: &Template, quoted: bool, out: &mut Vec<u8>) {
-    for part in &template.parts {
+    for part in &*template.parts {
         match part {
             Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Part::Variable(Variable::Capture(group)) => {

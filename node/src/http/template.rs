@@ -11,7 +11,7 @@ use super::variable;
 
 /// Appends the value of a template.
 pub(super) fn append(request: &Request, template: &Template, out: &mut Vec<u8>) {
-    for part in &template.parts {
+    for part in &*template.parts {
         match part {
             Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Part::Variable(name) => drop(variable::append(request, name, out)),
