@@ -23,6 +23,12 @@ pub use ticket::TicketKey;
 /// The directives whose argument is a file that a vhost is made of, beside `include`.
 pub const FILES: [&str; 3] = ["ssl_certificate", "ssl_certificate_key", "ssl_session_ticket_key"];
 
+/// Whether a text holds a private key: such a file is nobody else's to read, and its content is not shown.
+pub fn holds_key(content: &[u8]) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY-----";
+    content.windows(MARK.len()).any(|window| window == MARK)
+}
+
 const BOTH: Contexts = HTTP.or(SERVER);
 
 /// The table.

@@ -1,8 +1,9 @@
-//! The `include`s of a file, found without understanding the rest of it: a file with mistakes has includes, too.
+//! The `include`s of a file, and the certificates and keys that it names, found without understanding the rest of it: a file with mistakes has includes, too.
 
+use dysvr_conf::http::ssl::FILES;
 use dysvr_conf::syntax::{self, Directive};
 
-/// An `include`.
+/// An `include`, or what names a file in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Include {
     /// Where it stands, from 1.
@@ -34,7 +35,7 @@ fn collect(directives: &[Directive<'_>], found: &mut Vec<Include>) {
     for directive in directives {
         match (&directive.block, directive.arguments()) {
             (Some(block), _) => collect(block.directives, found),
-            (None, [path]) if directive.name() == "include" => {
+            (None, [path]) if directive.name() == "include" || FILES.contains(&directive.name()) => {
                 found.push(Include { line: directive.start().line, path: path.text.to_owned() });
             }
             _ => {}
@@ -59,6 +60,7 @@ server {
     location ~ ^/include$ { include /etc/nginx/abs.conf; }
     include; include two words;
     return 200 a\;b; include *.inc;
+    ssl_certificate certs/a.pem;
 "##;
         let found: Vec<(u32, String)> = includes(text).into_iter().map(|i| (i.line, i.path)).collect();
         let wanted = [
@@ -67,6 +69,7 @@ server {
             (7, "common_location.conf"),
             (9, "/etc/nginx/abs.conf"),
             (11, "*.inc"),
+            (12, "certs/a.pem"),
         ];
         assert_eq!(found, wanted.map(|(line, path)| (line, path.to_owned())));
     }

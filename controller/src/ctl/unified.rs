@@ -1,13 +1,24 @@
 //! Differences between two texts as `diff -u` prints them.
 
+use dysvr_conf::digest::Digest;
+use dysvr_conf::http::ssl::holds_key;
 use owo_colors::AnsiColors;
 use similar::TextDiff;
 
 use super::output::{Output, printable};
 use super::view::ChangeKind;
 
-/// One file's difference, ended by a newline; empty when there is none.
+/// One file's difference, ended by a newline; empty when there is none. Of a private key only that it differs.
 pub fn unified(before_label: &str, after_label: &str, before: &[u8], after: &[u8]) -> String {
+    if holds_key(before) || holds_key(after) {
+        let shown = |content: &[u8]| match content.is_empty() {
+            true => String::new(),
+            false => format!("(a private key, SHA-256 {})\n", Digest::of(content)),
+        };
+        let (before, after) = (shown(before), shown(after));
+        let diff = TextDiff::from_lines(&before, &after);
+        return diff.unified_diff().header(before_label, after_label).to_string();
+    }
     let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
     let diff = TextDiff::from_lines(&*before, &*after);
     diff.unified_diff().context_radius(3).header(before_label, after_label).to_string()
@@ -50,6 +61,15 @@ pub fn painted(diff: &str, output: Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let key = |secret: &str| format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
+        let text = unified("a", "b", key("one").as_bytes(), key("two").as_bytes());
+        assert!(!text.contains("one") && !text.contains("two") && text.contains("-(a private key, SHA-256 "), "{text}");
+        assert_eq!(unified("a", "b", key("one").as_bytes(), key("one").as_bytes()), "");
+        assert!(!unified("/dev/null", "b", b"", key("one").as_bytes()).contains("one"));
+    }
 
     #[test]
     fn a_change_reads_as_diff_prints_it() {

@@ -6,10 +6,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use dysvr_conf::http::ssl::holds_key;
+
 use super::ledger::FileChanges;
 use super::managed::{ContentDigest, DIRECTORIES, FileName, Manifest};
 use super::order::Order;
-use crate::task::file::{Durability, sync_parent, write_whole};
+use crate::task::file::{Durability, sync_parent, write_whole_as};
 
 /// Up to so many files are synced one by one; above, the file system as a whole.
 const SYNC_EACH: usize = 16;
@@ -92,7 +94,8 @@ impl Disk {
                     if let Some(parent) = path.parent() {
                         fs::create_dir_all(parent).map_err(|e| described(name, e))?;
                     }
-                    write_whole(&path, content, durability).map_err(|e| described(name, e))?;
+                    let mode = if holds_key(content) { 0o600 } else { 0o644 };
+                    write_whole_as(&path, content, mode, durability).map_err(|e| described(name, e))?;
                 }
                 _ => match fs::remove_file(&path) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(described(name, e)),
@@ -140,6 +143,7 @@ mod tests {
     use super::super::order::Origin;
     use super::*;
     use crate::task::Kind;
+    use crate::task::file::write_whole;
 
     fn name(text: &str) -> FileName {
         FileName::new(text).unwrap()
@@ -187,10 +191,17 @@ mod tests {
         assert_eq!(disk.manifest().0, [(new.clone(), ContentDigest::of(b"N"))].into());
         assert_eq!(fs::read(new.path(dir.path())).unwrap(), b"N");
 
+        let key = name("certs/a.key");
+        let content = b"-----BEGIN PRIVATE KEY-----\n".to_vec();
+        let changes = FileChanges::from([(key.clone(), Some(ContentDigest::of(&content)))]);
+        let secret = Order { write: [(key.clone(), content)].into(), ..order.clone() };
+        disk.write(&secret, &changes).unwrap();
+        assert_eq!(fs::metadata(key.path(dir.path())).unwrap().mode() & 0o777, 0o600);
+
         let many: FileChanges =
             (0..40).map(|i| (name(&format!("auto_vhost/{i}.conf")), Some(ContentDigest::of(b"M")))).collect();
         let order = Order { write: many.keys().map(|name| (name.clone(), b"M".to_vec())).collect(), ..order };
         disk.write(&order, &many).unwrap();
-        assert_eq!(disk.manifest().0.len(), 41);
+        assert_eq!(disk.manifest().0.len(), 42);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use dysvr_conf::glob;
+use dysvr_conf::http::ssl::FILES;
 use dysvr_conf::source::Source;
 use dysvr_conf::syntax::{self, Directive};
 
@@ -124,6 +125,10 @@ impl Index {
                     Err(why) => problems.push(why),
                 }
             }
+        }
+        if FILES.contains(&directive.name()) {
+            let argument = directive.arguments().first().map_or("", |word| word.text);
+            self.whole.insert(resolved(&self.conf_dir, argument));
         }
         for inner in directive.block.iter().flat_map(|block| block.directives) {
             self.outside(source, inner, problems);

@@ -8,12 +8,15 @@ use std::path::{Component, Path, PathBuf};
 use dysvr_proto::digest::{self, Digest};
 use serde::{Deserialize, Serialize};
 
-/// The directories whose `.conf` files are all managed, whether a task has named them or not.
+/// The directories whose files (of names that a task could write) are all managed, whether a task has named them or not.
 pub const DIRECTORIES: [&str; 2] = [VHOSTS, UPSTREAMS];
 /// One file per vhost, by convention.
 pub const VHOSTS: &str = "auto_vhost";
 /// The upstreams that vhosts include.
 pub const UPSTREAMS: &str = "auto_upstream";
+
+/// How names end: configuration, and the certificates and keys that it names.
+const ENDINGS: [&str; 5] = [".conf", ".pem", ".crt", ".cer", ".key"];
 
 /// Longest name, bytes: far below PATH_MAX with any sensible prefix.
 const MAX_NAME: usize = 1024;
@@ -48,8 +51,8 @@ impl FileName {
             "has a character that an include cannot name"
         } else if name.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.len() > 255) {
             "has an empty, hidden, relative or over-long part"
-        } else if !name.ends_with(".conf") {
-            "does not end in .conf"
+        } else if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            "does not end in .conf, nor as certificates and keys do in .pem, .crt, .cer or .key"
         } else if name == "nginx.conf" {
             "is the main configuration, which is not managed"
         } else {
@@ -75,7 +78,7 @@ impl FileName {
         conf_dir.join(&self.0)
     }
 
-    /// Whether it lies in a directory of which every `.conf` file is managed.
+    /// Whether it lies in a directory of which every such file is managed.
     pub fn is_in(&self, directory: &str) -> bool {
         self.0.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
     }
@@ -201,7 +204,7 @@ mod tests {
             ("auto_vhost/x;.conf", "has a character that an include cannot name"),
             ("auto_vhost/x\n.conf", "has a character that an include cannot name"),
             ("auto_vhost/*.conf", "has a character that an include cannot name"),
-            ("auto_vhost/x", "does not end in .conf"),
+            ("auto_vhost/x", "does not end in .conf, nor as certificates and keys do in .pem, .crt, .cer or .key"),
             ("nginx.conf", "is the main configuration, which is not managed"),
         ] {
             let text = FileName::new(name).unwrap_err().to_string();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dysvr_proto::digest;
 
 use super::managed::FileName;
-use crate::task::file::{Durability, sync_parent, write_whole};
+use crate::task::file::{Durability, sync_parent, write_whole_as};
 
 /// What a file was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub fn keep<'n>(state: &Path, conf_dir: &Path, names: impl Iterator<Item = &'n F
             Ok(Former { name: name.clone(), file })
         })
         .collect::<io::Result<Vec<_>>>()?;
-    write_whole(&path(state), &encode(&former), Durability::Synced)
+    // There may be keys among them.
+    write_whole_as(&path(state), &encode(&former), 0o600, Durability::Synced)
 }
 
 /// Restores what was kept. Repeating it does no harm.
@@ -47,7 +48,7 @@ pub fn restore(state: &Path, conf_dir: &Path) -> io::Result<Vec<FileName>> {
         let path = name.path(conf_dir);
         match file {
             Some((mode, content)) => {
-                write_whole(&path, content, Durability::Synced)?;
+                write_whole_as(&path, content, *mode, Durability::Synced)?;
                 fs::set_permissions(&path, Permissions::from_mode(*mode))?;
             }
             None => match fs::remove_file(&path) {

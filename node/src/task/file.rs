@@ -24,10 +24,15 @@ pub enum Durability {
 /// Replaces (or creates) a file: the bytes are written beside it with the mode that the file had (0644 when it is new)
 /// and renamed over it, so that every reader sees the old or the new content whole. On an error the old file stands.
 pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    write_whole_as(path, bytes, 0o644, durability)
+}
+
+/// The same; a new file gets that mode, and has no other one before.
+pub fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     let mode = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => meta.mode() & 0o7777,
         Ok(_) => return Err(io::Error::other(format!("{} is not a regular file", path.display()))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0o644,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => mode,
         Err(e) => return Err(e),
     };
     let beside = beside(path)?;
