@@ -28,5 +28,6 @@ pub mod seed;
 pub mod signal;
 pub mod soak;
 pub mod task;
+pub mod tls;
 pub mod verify;
 pub mod wait;
