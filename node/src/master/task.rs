@@ -19,7 +19,9 @@ use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
 use crate::os::errno;
+use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
+use crate::os::zone::MAX_MESSAGE;
 use crate::task::file::{Durability, write_whole};
 use crate::task::opened::{Held, NotWritten, OpenTaskFile};
 use crate::task::{Mode, TaskLine, WorkerTime};
@@ -39,7 +41,7 @@ pub struct Tasks {
 /// What has become of a task that was read.
 enum Begun {
     /// The workers have been told to prepare it.
-    Published { message: Vec<u8>, prepared: (Prepared, Opened), round: Round, members: Vec<SlotId> },
+    Published { message: Vec<u8>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
     /// It is the one that was done last.
     Before,
 }
@@ -53,7 +55,7 @@ struct Running {
     message: Vec<u8>,
     round: Round,
     /// Until the commit.
-    prepared: Option<(Prepared, Opened)>,
+    prepared: Option<Box<(Prepared, Opened)>>,
     began: Duration,
     /// Those that took part, for their timings.
     members: Vec<SlotId>,
@@ -195,9 +197,15 @@ impl Master {
         }
         let prepared = guarded(|| self.cycle.prepare(change))?;
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
-        let version = self.publish(&message)?;
+        let (version, text) = self.publish(&message)?;
         let members = self.workers.serving();
         for &slot in &members {
+            if let Some(text) = &text
+                && !self.workers.send_text(slot, version, text)
+            {
+                // As with the sockets.
+                log!(Level::Error, "[dysvr] the task could not be sent to worker slot {slot}");
+            }
             let ordinal = self.workers.get(slot).map_or(0, |worker| worker.ordinal);
             if !self.workers.send_sockets(slot, version, &opened.of_worker(ordinal)) {
                 // It is told to prepare all the same, and refuses for want of them.
@@ -210,7 +218,7 @@ impl Master {
         }
         log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
         let round = Round::new(now, version, members.iter().copied(), self.task_timeout());
-        Ok(Begun::Published { message, prepared: (prepared, opened), round, members })
+        Ok(Begun::Published { message, prepared: Box::new((prepared, opened)), round, members })
     }
 
     /// Writes a verdict, and goes on with the file if it has more tasks.
@@ -240,8 +248,12 @@ impl Master {
         }
     }
 
-    /// Puts a message into the zone.
-    fn publish(&self, message: &[u8]) -> Result<u64, Refusal> {
+    /// Puts a message into the zone; one that is too large for it is given back sealed, to be sent.
+    fn publish(&self, message: &[u8]) -> Result<(u64, Option<Sealed>), Refusal> {
+        let fits = message.len() <= self.zone.capacity();
+        let text = (!fits).then(|| Sealed::new(message)).transpose().map_err(|error| {
+            Refusal::Wrong(format!("memory for the task's {} bytes: {}", message.len(), errno(&error)))
+        })?;
         let trylock = self.cycle.http().is_some_and(|http| http.main.dysvr.trylock);
         let taken = || Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into());
         let guard = match self.zone.lock(trylock) {
@@ -256,12 +268,10 @@ impl Master {
                 self.zone.lock(true).ok_or_else(taken)?
             }
         };
-        guard.publish(message).ok_or_else(|| {
-            let (size, room) = (message.len(), self.zone.capacity());
-            Refusal::NeedsReload(format!(
-                "the task's {size} bytes do not fit into dysvr_shm_zone, which has room for {room}"
-            ))
-        })
+        let version = guard.publish(message).ok_or_else(|| {
+            Refusal::NeedsReload(format!("the task's {} bytes are more than {MAX_MESSAGE}", message.len()))
+        })?;
+        Ok((version, text))
     }
 
     /// Feeds the round, if there is one, and does what it says.
@@ -308,7 +318,7 @@ impl Master {
         for &slot in slots {
             self.workers.send(slot, Command::Commit, version);
         }
-        if let Some((prepared, opened)) = running.prepared.take() {
+        if let Some((prepared, opened)) = running.prepared.take().map(|prepared| *prepared) {
             self.sockets.take_over(opened);
             let committed = self.cycle.commit(prepared);
             self.sockets.commit(&self.cycle, &committed);

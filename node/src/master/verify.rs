@@ -14,7 +14,7 @@ use crate::dysvr::verify::finding::MAX_TEXT;
 use crate::dysvr::verify::machine::{Effect, Input, Machine};
 use crate::dysvr::verify::{Finding, Outcome, TWIN, finding_file};
 use crate::dysvr::{self};
-use crate::log::Level;
+use crate::log::{self, Level};
 use crate::os::errno;
 use crate::os::fork::{Exit, Fork, fork};
 use crate::os::process::{self, exit_now};
@@ -163,8 +163,11 @@ impl Master {
         its[..TWIN.len()].copy_from_slice(TWIN.as_bytes());
         let me = process::id();
         process::set_name(its);
+        // Lines that wait would be written by both.
+        log::flush();
         let forked = fork();
         if let Ok(Fork::Child) = forked {
+            log::forget();
             exit_now(twin::look(&self.options, &self.prefix, &self.cycle, theirs, me, awaited));
         }
         process::set_name(mine);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::os::channel::{Channel, Command, MAX_FDS};
+use crate::os::sealed::Sealed;
 use crate::os::zone::{SLOTS, Zone};
 
 /// A worker by its slot in the zone.
@@ -95,6 +96,12 @@ impl Workers {
     pub fn send_sockets(&self, slot: SlotId, version: u64, fds: &[RawFd]) -> bool {
         let Some(worker) = self.get(slot) else { return false };
         fds.chunks(MAX_FDS).all(|fds| worker.channel.send(Command::Sockets, version, fds).is_ok())
+    }
+
+    /// Sends a worker the message of a version that is too large for the zone; whether its channel took it.
+    pub fn send_text(&self, slot: SlotId, version: u64, text: &Sealed) -> bool {
+        use std::os::fd::AsRawFd as _;
+        self.get(slot).is_some_and(|worker| worker.channel.send(Command::Text, version, &[text.as_raw_fd()]).is_ok())
     }
 
     /// Forgets all: in a forked worker, whose siblings' channels are not its business.

@@ -50,6 +50,8 @@ commands! {
     /// To a worker: listening sockets for the version that it will be told to prepare. Any number of these messages
     /// comes before that.
     Sockets = 8,
+    /// To a worker: the message of the version that it will be told to prepare, which is too large for the zone.
+    Text = 9,
     /// From a worker: it serves.
     Ready = 16,
     /// From a worker: prepared.

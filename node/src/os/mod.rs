@@ -10,6 +10,7 @@ pub mod listen;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;
+pub mod sealed;
 pub mod signal;
 pub mod socket_file;
 pub mod socket_io;

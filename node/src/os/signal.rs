@@ -87,7 +87,7 @@ impl Signals {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(Vec::new()) } else { Err(error) };
         }
-        if n as usize % SIZE != 0 {
+        if !(n as usize).is_multiple_of(SIZE) {
             return Err(io::Error::other("short read of a signal"));
         }
         let read = infos.iter().take(n as usize / SIZE).map(|info| {

@@ -13,10 +13,15 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use super::sealed::Sealed;
+
 /// Slots for workers, old generations included.
 pub const SLOTS: usize = 256;
 /// Longest reason that a slot holds, bytes.
 const REASON: usize = 240;
+
+/// Longest message, bytes, in the zone or beside it: a hundred times what a node's first sync of 10,000 vhosts takes.
+pub const MAX_MESSAGE: usize = 1 << 30;
 
 /// How long [`Zone::lock`] waits. Whoever holds the mutex copies a message: milliseconds.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -93,6 +98,9 @@ pub enum InvalidMessage {
         /// The one asked for.
         wanted: u64,
     },
+    /// It was too large for the zone, and has not come over the channel.
+    #[error("the message is larger than the zone and has not come")]
+    Absent,
     /// The length or the sum does not fit the bytes.
     #[error("the message in the zone is damaged")]
     Damaged,
@@ -229,18 +237,34 @@ impl Zone {
     /// A copy of the message of `version`. The mutex keeps the master from writing meanwhile; without it (its holder does not
     /// go on, see [`Self::lock`]) a message that was written meanwhile is found out by its sum.
     pub fn read(&self, version: u64) -> Result<Vec<u8>, InvalidMessage> {
+        let (length, sum_of_it) = self.described(version)?;
+        if length > self.capacity() {
+            return Err(InvalidMessage::Absent);
+        }
+        // SAFETY: `length` bytes lie within the mapping.
+        let bytes = unsafe { std::slice::from_raw_parts(self.room(), length) }.to_vec();
+        if sum(&bytes) == sum_of_it { Ok(bytes) } else { Err(InvalidMessage::Damaged) }
+    }
+
+    /// The message of `version` when it was too large for the zone and came by itself: it must be what the zone says of it.
+    pub fn read_sealed(&self, version: u64, text: &Sealed) -> Result<Vec<u8>, InvalidMessage> {
+        let (length, sum_of_it) = self.described(version)?;
+        let bytes = text.read(length).map_err(|_| InvalidMessage::Damaged)?;
+        if sum(&bytes) == sum_of_it { Ok(bytes) } else { Err(InvalidMessage::Damaged) }
+    }
+
+    /// What the zone says of the message of `version`: its length and its sum.
+    fn described(&self, version: u64) -> Result<(usize, u64), InvalidMessage> {
         let head = self.head();
         let found = head.version.load(Ordering::Acquire);
         if found != version {
             return Err(InvalidMessage::Version { found, wanted: version });
         }
         let length = usize::try_from(head.length.load(Ordering::Relaxed)).map_err(|_| InvalidMessage::Damaged)?;
-        if length > self.capacity() {
+        if length > MAX_MESSAGE {
             return Err(InvalidMessage::Damaged);
         }
-        // SAFETY: `length` bytes lie within the mapping.
-        let bytes = unsafe { std::slice::from_raw_parts(self.room(), length) }.to_vec();
-        if sum(&bytes) == head.sum.load(Ordering::Relaxed) { Ok(bytes) } else { Err(InvalidMessage::Damaged) }
+        Ok((length, head.sum.load(Ordering::Relaxed)))
     }
 
     /// Clears a slot for a new worker.
@@ -380,14 +404,17 @@ pub struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// Replaces the message and raises the version, which it returns. `None`: larger than [`Zone::capacity`].
+    /// Replaces the message and raises the version, which it returns. Of one that is larger than [`Zone::capacity`] only
+    /// length and sum stand here: its bytes travel [sealed](Sealed). `None`: larger than [`MAX_MESSAGE`].
     pub fn publish(&self, bytes: &[u8]) -> Option<u64> {
-        if bytes.len() > self.zone.capacity() {
+        if bytes.len() > MAX_MESSAGE {
             return None;
         }
         let head = self.zone.head();
-        // SAFETY: the room has `capacity` bytes, nobody reads it without the mutex.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.zone.room(), bytes.len()) };
+        if bytes.len() <= self.zone.capacity() {
+            // SAFETY: the room has `capacity` bytes, nobody reads it without the mutex.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.zone.room(), bytes.len()) };
+        }
         head.length.store(bytes.len() as u64, Ordering::Relaxed);
         head.sum.store(sum(bytes), Ordering::Relaxed);
         let version = head.version.load(Ordering::Relaxed) + 1;
@@ -542,6 +569,26 @@ mod tests {
         assert_eq!(zone.read(version), Err(InvalidMessage::Damaged));
         zone.head().length.store(u64::MAX, Ordering::Relaxed);
         assert_eq!(zone.read(version), Err(InvalidMessage::Damaged));
-        assert_eq!(guard.publish(&vec![0; zone.capacity() + 1]), None);
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_travels_by_itself_and_is_what_the_zone_says() {
+        let zone = Zone::new(0, 0).unwrap();
+        let guard = zone.lock(false).unwrap();
+        guard.publish(b"small").unwrap();
+        let large = vec![7; zone.capacity() + 1];
+        let version = guard.publish(&large).unwrap();
+        assert_eq!(zone.read(version), Err(InvalidMessage::Absent));
+        let sealed = Sealed::new(&large).unwrap();
+        assert_eq!(zone.read_sealed(version, &sealed).as_deref(), Ok(&*large));
+        assert_eq!(zone.read_sealed(1, &sealed), Err(InvalidMessage::Version { found: 2, wanted: 1 }));
+        let mut other = large.clone();
+        other[3] = 8;
+        for other in [&other[..], &large[1..], b""] {
+            assert_eq!(zone.read_sealed(version, &Sealed::new(other).unwrap()), Err(InvalidMessage::Damaged));
+        }
+        // The next one that fits stands in the zone again.
+        let version = guard.publish(b"small again").unwrap();
+        assert_eq!(zone.read(version).as_deref(), Ok(&b"small again"[..]));
     }
 }

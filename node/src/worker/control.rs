@@ -118,6 +118,7 @@ impl Control {
             };
             match message.command {
                 Command::Sockets => self.updater.receive(message.version, message.fds),
+                Command::Text => self.updater.receive_text(message.version, message.fds),
                 Command::Prepare => {
                     self.context.pulse.enter(TASK);
                     let answer = self.updater.prepare(&self.cycle, &self.accepts, message.version);

@@ -14,6 +14,7 @@ use crate::dysvr::update::{change_of, guarded};
 use crate::http::Context;
 use crate::log::Level;
 use crate::os::channel::Command;
+use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
 use crate::os::zone::{Said, Zone};
 use crate::os::{errno, listen};
@@ -28,13 +29,16 @@ pub struct Updater {
     prepared: Option<(Prepared, Vec<Ready>)>,
     /// Sockets that were sent for a version.
     sockets: (u64, Vec<OwnedFd>),
+    /// The message of a version that is too large for the zone.
+    text: Option<(u64, Sealed)>,
     said: Said,
 }
 
 impl Updater {
     /// For a worker that was born with the configuration of `version`.
     pub fn new(zone: Rc<Zone>, slot: usize, version: u64, interner: Interner) -> Self {
-        Self { zone, slot, version, interner, prepared: None, sockets: Default::default(), said: Said::default() }
+        let said = Said::default();
+        Self { zone, slot, version, interner, prepared: None, sockets: Default::default(), text: None, said }
     }
 
     /// Takes in sockets for a version that is to be prepared.
@@ -43,6 +47,12 @@ impl Updater {
             self.sockets = (version, Vec::new());
         }
         self.sockets.1.extend(fds);
+    }
+
+    /// Takes in the message of a version that is to be prepared, which is too large for the zone.
+    pub fn receive_text(&mut self, version: u64, fds: Vec<OwnedFd>) {
+        // What is none is not kept, and then missed.
+        self.text = fds.into_iter().next().and_then(|fd| Sealed::from_fd(fd).ok()).map(|text| (version, text));
     }
 
     /// Prepares a version: reads, parses, checks; changes nothing. Gives the answer for the channel.
@@ -88,9 +98,14 @@ impl Updater {
             let _guard = self.zone.lock(false);
             #[cfg(feature = "poison")]
             crate::poison::point("locked", &self.zone, self.slot);
-            self.zone.read(version).map_err(|error| wrong(&error))?
+            let read = match self.text.take().filter(|(sent_for, _)| *sent_for == version) {
+                Some((_, text)) => self.zone.read_sealed(version, &text),
+                None => self.zone.read(version),
+            };
+            read.map_err(|error| wrong(&error))?
         };
         let Message { task, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
+        drop(bytes);
         let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
         let prepared = cycle.prepare(change)?;
         let ready = self.enter_sockets(version).map_err(Refusal::Wrong)?;
@@ -146,5 +161,6 @@ impl Updater {
         self.version = self.version.max(version);
         self.prepared = None;
         self.sockets = Default::default();
+        self.text = None;
     }
 }

@@ -1,0 +1,118 @@
+//! Tasks and task files of many vhosts: a task that is larger than the zone, and a file of many lines.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Result, ensure};
+use dysvr_tests::prefix::MainConf;
+use dysvr_tests::proxy::{LIMIT, Proxy};
+use dysvr_tests::task::{Kind, Line};
+use dysvr_tests::wait;
+
+fn start(http: &str) -> Result<Proxy> {
+    let proxy = Proxy::start(&MainConf { http: http.to_owned(), ..MainConf::default() })?;
+    wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
+    Ok(proxy)
+}
+
+/// A vhost that says its name.
+fn vhost(number: u64, port: u16) -> String {
+    format!(
+        "server {{ vsvc_id {number}; listen 127.0.0.1:{port}; server_name v{number}.example; return 200 v{number}; }}\n"
+    )
+}
+
+fn serves(proxy: &Proxy, number: u64) -> Result<()> {
+    for reply in proxy.ask_every_worker(&format!("v{number}.example"), "/")? {
+        ensure!(reply.status == 200 && reply.text() == format!("v{number}"), "{} {:?}", reply.status, reply.text());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_task_that_is_larger_than_the_zone_goes_in_place_and_small_ones_around_it() -> Result<()> {
+    let proxy = start("    dysvr_shm_zone dysvr 64k;\n")?;
+    let prefix = &proxy.prefix;
+    prefix.write("auto_vhost/first.conf", &vhost(1, prefix.port))?;
+    let large: String = (2..1002).map(|number| vhost(number, prefix.port)).collect();
+    ensure!(large.len() > 64 << 10);
+    prefix.write("auto_vhost/large.conf", &large)?;
+    prefix.write("auto_vhost/last.conf", &vhost(1002, prefix.port))?;
+    let ids: Vec<u64> = (2..1002).collect();
+    let workers = proxy.workers();
+    for (task_id, file, ids) in [
+        (1, "auto_vhost/first.conf", &[1][..]),
+        (2, "auto_vhost/large.conf", &ids),
+        (3, "auto_vhost/last.conf", &[1002]),
+    ] {
+        for repeated in [false, true] {
+            let verdict = proxy.task(Kind::Add, &[file], ids, &[], task_id)?;
+            ensure!(verdict.done, "{file}, repeated: {repeated}: {}", verdict.line.reason());
+        }
+    }
+    for number in [1, 2, 500, 1001, 1002] {
+        serves(&proxy, number)?;
+    }
+    // One that is refused as a whole has changed nothing.
+    let verdict = proxy.task(Kind::Add, &["auto_vhost/large.conf"], &ids, &[], 4)?;
+    ensure!(!verdict.done && verdict.line.reason().contains("duplicate vsvc_id 2"), "{}", verdict.line.reason());
+    serves(&proxy, 2)?;
+    ensure!(proxy.workers() == workers, "workers were replaced");
+    Ok(())
+}
+
+#[test]
+fn each_of_many_lines_gets_its_verdict_whatever_becomes_of_the_others() -> Result<()> {
+    const LINES: u64 = 300;
+    let proxy = start("")?;
+    let prefix = &proxy.prefix;
+    let task_file = prefix.task_file();
+    let mut text = String::from("# many\n");
+    let wrong = |number: u64| number % 50 == 7;
+    for number in 1..=LINES {
+        let file = format!("auto_vhost/v{number}.conf");
+        prefix.write(&file, &if wrong(number) { "server { nonsense; }".into() } else { vhost(number, prefix.port) })?;
+        let conf = task_file.path.with_file_name(format!("dysvr_{number}.conf"));
+        fs::write(&conf, format!("include {};\n", prefix.conf(&file).display()))?;
+        writeln!(text, "{}", Line::text(Kind::Add, &conf, &[number], &[], number))?;
+    }
+    let workers = proxy.workers();
+    ensure!(proxy.line(&text, LINES)?.done);
+    // The times of all lines come with the last verdict.
+    wait::until("times in every line", LIMIT, || {
+        task_file.lines().iter().filter(|line| line.fields.contains_key("master_us")).count() as u64
+            == LINES - (1..=LINES).filter(|number| wrong(*number)).count() as u64
+    })?;
+    for line in task_file.lines().iter().filter(|line| line.task_id().is_some()) {
+        let number = line.task_id().unwrap_or_default();
+        let expected = if wrong(number) { 'F' } else { 'D' };
+        ensure!(line.status() == Some(expected), "{line:?}");
+        ensure!(line.reason().contains("nonsense") == wrong(number), "{line:?}");
+    }
+    ensure!(fs::read_to_string(&task_file.path)?.starts_with("# many\n"), "comments stay");
+    for number in [1, 6, 8, LINES] {
+        serves(&proxy, number)?;
+    }
+    ensure!(proxy.workers() == workers, "workers were replaced");
+    Ok(())
+}
+
+#[test]
+fn the_one_task_of_a_file_is_answered_in_the_file_that_asked() -> Result<()> {
+    let proxy = start("")?;
+    let prefix = &proxy.prefix;
+    prefix.write("auto_vhost/v1.conf", &vhost(1, prefix.port))?;
+    let task_file = prefix.task_file();
+    let conf = task_file.path.with_file_name("dysvr_1.conf");
+    fs::write(&conf, format!("include {};\n", prefix.conf("auto_vhost/v1.conf").display()))?;
+    task_file.write(&(Line::text(Kind::Add, &conf, &[1], &[], 1) + "\n"))?;
+    let asked = fs::metadata(&task_file.path)?.ino();
+    let mut watch = task_file.watch()?;
+    ensure!(proxy.command_line(&["-s", "dysvr"])?.status.success());
+    let verdict = watch.verdict(1, LIMIT)?;
+    ensure!(verdict.done, "{:?}", verdict.line);
+    ensure!(verdict.line.fields.contains_key("workers"), "the times are there before the D: {:?}", verdict.line);
+    ensure!(fs::metadata(&task_file.path)?.ino() == asked);
+    serves(&proxy, 1)
+}
