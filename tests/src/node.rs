@@ -39,17 +39,33 @@ impl Node {
         conf: &MainConf,
         options: &[&str],
     ) -> Result<Self> {
-        let mut node = Self {
-            id: id.to_owned(),
-            prefix: Prefix::new(conf)?,
-            agent: None,
-            controller: controller.map(str::to_owned),
-            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            workers: conf.workers,
-        };
+        let mut node = Self::over(id, Prefix::new(conf)?, conf.workers, controller);
+        node.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        node.options = options.iter().map(|option| (*option).to_owned()).collect();
         node.start_agent()?;
         Ok(node)
+    }
+
+    /// Starts an agent over files that are there.
+    ///
+    /// # Errors
+    /// When the proxy does not serve in time.
+    pub fn start_over(id: &str, prefix: Prefix, workers: usize, controller: Option<&str>) -> Result<Self> {
+        let mut node = Self::over(id, prefix, workers, controller);
+        node.start_agent()?;
+        Ok(node)
+    }
+
+    fn over(id: &str, prefix: Prefix, workers: usize, controller: Option<&str>) -> Self {
+        Self {
+            id: id.to_owned(),
+            prefix,
+            agent: None,
+            controller: controller.map(str::to_owned),
+            labels: Vec::new(),
+            options: Vec::new(),
+            workers,
+        }
     }
 
     /// Starts the agent (again).

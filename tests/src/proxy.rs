@@ -104,6 +104,15 @@ impl Proxy {
         &mut self.process
     }
 
+    /// Ends it and gives its files, to start from them again.
+    pub fn into_prefix(self) -> Prefix {
+        let Self { process, prefix, .. } = self;
+        drop(process);
+        // Whoever starts it again waits for a new one.
+        let _ = std::fs::remove_file(prefix.pid_file());
+        prefix
+    }
+
     /// Sends a signal to the master.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use dysvr_tests::bench::part::Part;
 use dysvr_tests::bench::updates::Updates;
-use dysvr_tests::bench::{plot, print, reload, request, update};
+use dysvr_tests::bench::{agent, bulk, long, plot, print, reload, request, sizes, traffic, update};
 use dysvr_tests::{binaries, process};
 use serde_json::{Map, Value};
 
@@ -33,6 +33,9 @@ struct Options {
     /// nginx's reloads per size, for latency and again for CPU [default: 5, quick: 2]
     #[arg(long)]
     reloads: Option<usize>,
+    /// Updates for memory over time; 1000000 is the long form [default: 20000, quick: 4000]
+    #[arg(long)]
+    updates_long: Option<usize>,
     /// Pairs of turns for the cost of a request [default: 7, quick: 3]
     #[arg(long)]
     pairs: Option<usize>,
@@ -48,6 +51,16 @@ struct Options {
 enum Measurement {
     /// Updates at each size, beside reloads
     Update,
+    /// A controller's task through the agent
+    Agent,
+    /// Memory and cold starts at each size
+    Sizes,
+    /// Memory over many updates
+    Long,
+    /// What other traffic sees of updates
+    Traffic,
+    /// 10,000 vhosts in one task
+    Bulk,
     /// The cost of a proxied request
     Request,
 }
@@ -82,15 +95,38 @@ fn main() -> Result<()> {
 
 fn run(options: &Options) -> Result<()> {
     let mut parts: Vec<Box<dyn Part>> = Vec::new();
+    let mut peers = Vec::new();
     let mut done = |part: Box<dyn Part>| {
         println!("\n{}\n", part.table());
         parts.push(part);
     };
     if options.wants(Measurement::Update) {
-        done(Box::new(updates(options)?));
+        let figures = updates(options)?;
+        peers.clone_from(&figures.peers);
+        done(Box::new(figures));
+    }
+    if options.wants(Measurement::Agent) {
+        done(Box::new(agent::measure(1000, options.or(None, 300, 50)).context("measuring the agent")?));
+    }
+    if options.wants(Measurement::Sizes) {
+        let sizes: Vec<usize> = options.sizes().into_iter().filter(|vhosts| *vhosts >= 10_000).collect();
+        let mut figures = sizes::measure(&sizes, options.or(None, 5, 2)).context("measuring sizes")?;
+        figures.peers = peers;
+        done(Box::new(figures));
+    }
+    if options.wants(Measurement::Long) {
+        let updates = options.or(options.updates_long, 20_000, 4_000) as u64;
+        done(Box::new(long::measure(10_000, updates).context("measuring memory over updates")?));
+    }
+    let seconds = options.seconds.unwrap_or(if options.quick { 2 } else { 4 }).max(1);
+    if options.wants(Measurement::Traffic) {
+        let figures = traffic::measure(1000, options.or(options.pairs, 7, 3), seconds, !options.alone);
+        done(Box::new(figures.context("measuring other traffic")?));
+    }
+    if options.wants(Measurement::Bulk) {
+        done(Box::new(bulk::measure(10_000, options.or(None, 5, 2)).context("measuring many vhosts at once")?));
     }
     if options.wants(Measurement::Request) {
-        let seconds = options.seconds.unwrap_or(if options.quick { 2 } else { 4 }).max(1);
         done(Box::new(request::measure(options.or(options.pairs, 7, 3), seconds).context("measuring requests")?));
     }
 

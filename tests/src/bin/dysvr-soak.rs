@@ -38,8 +38,8 @@ struct Arguments {
     /// By how many percent memory and descriptors may grow
     #[arg(long, default_value_t = 1.0)]
     growth: f64,
-    /// Or by how many KiB memory may
-    #[arg(long, default_value_t = 1024.0)]
+    /// Or by how many KiB memory may: buffers of the traffic come and go
+    #[arg(long, default_value_t = 8192.0)]
     slack: f64,
     /// Or by how many descriptors may: connections come and go
     #[arg(long, default_value_t = 150.0)]

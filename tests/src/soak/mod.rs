@@ -31,6 +31,7 @@ use self::report::Report;
 use self::site::Site;
 use self::state::State;
 use self::tally::Tally;
+use crate::bench::Peer;
 use crate::bench::corpus::tmpfs;
 use crate::bench::driver::Driver;
 use crate::bench::spent::pss_kib;
@@ -91,10 +92,8 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
     let origins = Origins::start(ORIGINS)?;
     let conf = MainConf { main: "worker_rlimit_nofile 16384;\n".to_owned(), ..MainConf::default() };
     let prefix = Prefix::new_in(&tmpfs(), &conf)?;
-    let site = Arc::new(Site::new(options.vhosts, prefix.port, origins.addresses.clone()));
-    for number in 0..options.vhosts {
-        site.write(&prefix, number, State::Present { vhost: 0, upstream: 0 })?;
-    }
+    let site = Arc::new(Site::new(Peer::Dysvr, options.vhosts, prefix.port, origins.addresses.clone()));
+    site.write_first(&prefix)?;
     let proxy = Proxy::start_from(&crate::proxy::dysvr_binary()?, prefix)?;
     wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
     let processes: BTreeSet<i32> = proxy.workers().into_iter().chain([proxy.master()]).collect();
@@ -106,7 +105,9 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
         tally: Tally::new(Instant::now()),
         ending: AtomicBool::new(false),
     });
-    let clients = clients(&shared, options)?;
+    let traffic =
+        Traffic { rate: options.rate, connections: options.connections, lasting: options.lasting, seed: options.seed };
+    let clients = clients(&shared, &traffic)?;
     let updated = AtomicU64::new(0);
     let mut samples = Vec::new();
     let changes = std::thread::scope(|scope| -> Result<Changes> {
@@ -161,12 +162,29 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
     Ok(report)
 }
 
-type Clients = std::thread::JoinHandle<Result<()>>;
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    /// Requests a second, over all connections.
+    pub rate: f64,
+    /// Keepalive connections.
+    pub connections: usize,
+    /// Long-lived connections, half of them upgraded.
+    pub lasting: usize,
+    /// Of what they ask for and when.
+    pub seed: u64,
+}
+
+/// The thread of all clients; it ends some time after `Shared::ending` is set.
+pub type Clients = std::thread::JoinHandle<Result<()>>;
 
 /// All connections, on one thread of their own.
-fn clients(shared: &Arc<Shared>, options: &Options) -> Result<Clients> {
+///
+/// # Errors
+/// When the thread cannot be made.
+pub fn clients(shared: &Arc<Shared>, traffic: &Traffic) -> Result<Clients> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the clients")?;
-    let (shared, options) = (Arc::clone(shared), options.clone());
+    let (shared, options) = (Arc::clone(shared), *traffic);
     let run = move || {
         runtime.block_on(async {
             let mean = Duration::from_secs_f64(options.connections.max(1) as f64 / options.rate.max(0.001));

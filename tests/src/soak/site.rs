@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::state::{History, State};
+use crate::bench::Peer;
 use crate::prefix::Prefix;
 
 /// All vhosts, shared by who changes them and who asks them.
@@ -15,14 +16,23 @@ pub struct Site {
     /// Where upstreams lead; which one is known from vhost and upstream revision.
     pub origins: Vec<SocketAddr>,
     port: u16,
+    peer: Peer,
     histories: Vec<Mutex<History>>,
 }
 
 impl Site {
-    /// `vhosts` vhosts on a port, all there at the first revision.
-    pub fn new(vhosts: usize, port: u16, origins: Vec<SocketAddr>) -> Self {
+    /// `vhosts` vhosts on a port of dysvr or nginx, all there at the first revision.
+    pub fn new(peer: Peer, vhosts: usize, port: u16, origins: Vec<SocketAddr>) -> Self {
         let first = || Mutex::new(History::new(State::Present { vhost: 0, upstream: 0 }, Instant::now()));
-        Self { origins, port, histories: (0..vhosts).map(|_| first()).collect() }
+        Self { origins, port, peer, histories: (0..vhosts).map(|_| first()).collect() }
+    }
+
+    /// Writes all files of the first revision.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_first(&self, prefix: &Prefix) -> Result<()> {
+        (0..self.len()).try_for_each(|number| self.write(prefix, number, State::Present { vhost: 0, upstream: 0 }))
     }
 
     /// How many vhosts there are, absent ones included.
@@ -82,11 +92,14 @@ impl Site {
         let plain = pass("proxy_set_header Connection \"\";\n");
         let tunnel = pass("proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header Connection upgrade;\n");
         format!(
-            "include {upstream};\nserver {{\n    vsvc_id {id};\n    listen 127.0.0.1:{port};\n    server_name {host};\n    \
+            "include {upstream};\nserver {{\n{identity}    listen 127.0.0.1:{port};\n    server_name {host};\n    \
              add_header X-Worker $pid always;\n    add_header X-Vhost {name} always;\n    \
              add_header X-Rev {revision} always;\n    location / {{\n{plain}    }}\n    location /live {{\n{tunnel}    }}\n}}\n",
             upstream = upstream_file(number),
-            id = vsvc_id(number),
+            identity = match self.peer {
+                Peer::Dysvr => format!("    vsvc_id {};\n", vsvc_id(number)),
+                Peer::Nginx | Peer::Haproxy => String::new(),
+            },
         )
     }
 }
