@@ -136,9 +136,16 @@ fn what_is_refused_says_why_and_changes_nothing() {
             "map $uri $http_x { }",
             "needs a reload: \"$http_x\" means something without its map, too",
         ),
+        (
+            Kind::Add,
+            "d/v.conf",
+            "map $uri $new { }",
+            "needs a reload: the task does not name all that stood in /c/d/v.conf: 1 more",
+        ),
         (Kind::Add, "other.conf", "map $uri $o { }", "\"/c/other.conf\" is reached by no include of nginx.conf"),
     ] {
-        let refusal = set(&cycle, main, &mut files, 1, kind, &[(name, text)]).unwrap_err().to_string();
+        let names = if name == "d/v.conf" { &mut Files::new() } else { &mut files };
+        let refusal = set(&cycle, main, names, 1, kind, &[(name, text)]).unwrap_err().to_string();
         assert!(refusal.starts_with(expected), "{refusal}");
         assert_eq!((cycle.digest(), cycle.counted_digest()), (digest, digest), "{expected}");
     }

@@ -55,6 +55,50 @@ impl fmt::Display for Status {
     }
 }
 
+/// By which way a task took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// By the dysvr path.
+    InPlace,
+    /// By a full reload.
+    Reload,
+    /// There was nothing to do.
+    Nothing,
+}
+
+impl Mode {
+    /// As task lines, reports and tables show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InPlace => "in_place",
+            Self::Reload => "reload",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// What a report says; `None` while it is not decided.
+    pub fn from_wire(mode: crate::wire::fleet::Mode) -> Option<Self> {
+        use crate::wire::fleet::Mode as Wire;
+        match mode {
+            Wire::Unspecified => None,
+            Wire::InPlace => Some(Self::InPlace),
+            Wire::Reload => Some(Self::Reload),
+            Wire::Nothing => Some(Self::Nothing),
+        }
+    }
+
+    /// For a report.
+    pub fn to_wire(mode: Option<Self>) -> crate::wire::fleet::Mode {
+        use crate::wire::fleet::Mode as Wire;
+        match mode {
+            None => Wire::Unspecified,
+            Some(Self::InPlace) => Wire::InPlace,
+            Some(Self::Reload) => Wire::Reload,
+            Some(Self::Nothing) => Wire::Nothing,
+        }
+    }
+}
+
 impl From<Status> for crate::wire::fleet::Status {
     fn from(status: Status) -> Self {
         match status {
@@ -90,7 +134,15 @@ impl TryFrom<crate::wire::fleet::Status> for Status {
 
 #[cfg(test)]
 mod tests {
-    use super::Status;
+    use super::{Mode, Status};
+
+    #[test]
+    fn modes_go_both_ways() {
+        for mode in [None, Some(Mode::InPlace), Some(Mode::Reload), Some(Mode::Nothing)] {
+            assert_eq!(Mode::from_wire(Mode::to_wire(mode)), mode);
+        }
+        assert_eq!(Mode::InPlace.name(), "in_place");
+    }
 
     #[test]
     fn letters_are_those_of_the_task_file_and_go_both_ways() {

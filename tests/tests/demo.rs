@@ -23,7 +23,7 @@ fn the_demo_shows_a_fleet_and_leaves_nothing_behind() -> Result<()> {
         ensure!(text.contains("Everything runs until Ctrl-C"), "it says: {text}");
         Ok(text)
     })?;
-    for wanted in ["node-1", "node-2", "node-3", "total ms", "in-place", "dysvrctl rollout undo --wait"] {
+    for wanted in ["node-1", "node-2", "node-3", "total ms", "in_place", "dysvrctl rollout undo --wait"] {
         ensure!(text.contains(wanted), "{wanted:?} is not shown: {text}");
     }
     // The URLs that it prints are true.

@@ -103,7 +103,7 @@ fn a_vhost_lives(store: Store) -> Result<()> {
     ensure!(tasks.len() == 3, "{tasks:?}");
     for task in &tasks {
         let timings = &task["timings"];
-        ensure!(task["status"] == "D" && task["mode"] == "in-place", "{task}");
+        ensure!(task["status"] == "D" && task["mode"] == "in_place", "{task}");
         ensure!(
             timings["total_us"].as_u64() > Some(0) && timings["workers"].as_array().map(Vec::len) == Some(2),
             "{task}"

@@ -335,7 +335,7 @@ REVISION   PARENT   FILES   ROLLOUT   AGE   AUTHOR   MESSAGE
     fn tasks_show_every_phase_in_milliseconds() {
         let wanted = "\
 NODE   TASK    ROLLOUT   STATUS   MODE       FILES(ms)   GUARD(ms)   READY(ms)   LOADING(ms)   DONE(ms)   TOTAL(ms)   REASON
-n1     25208   7         D        in-place       0.412       0.080       0.300         0.100      0.250       1.142
+n1     25208   7         D        in_place       0.412       0.080       0.300         0.100      0.250       1.142
 n2     25208   7         F        <none>         0.400       0.000       0.000         0.000      0.000       0.400   low memory: 12 %
 ";
         assert_eq!(drawn(&samples::tasks(), false), wanted);

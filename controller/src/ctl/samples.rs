@@ -175,7 +175,7 @@ pub(super) fn tasks() -> Vec<Task> {
         rollout: Some(7),
         to_revision: 7,
         status: 'D',
-        mode: "in-place",
+        mode: "in_place",
         reason: String::new(),
         timings: Timings {
             files_us: 412,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use dysvr_proto::digest;
-use dysvr_proto::status::Status;
+use dysvr_proto::status::{Mode, Status};
 use dysvr_proto::wire::{fleet, operator};
 use serde::Serialize;
 
@@ -389,7 +389,7 @@ pub struct Task {
     pub to_revision: u64,
     /// I, R, L, F, D; U for one that this program is too old to know.
     pub status: char,
-    /// in-place, reload, nothing; empty while it is open
+    /// in_place, reload, nothing; empty while it is open
     pub mode: &'static str,
     /// Why it failed, or why a reload.
     pub reason: String,
@@ -435,12 +435,7 @@ impl From<operator::TaskRecord> for Task {
     fn from(wire: operator::TaskRecord) -> Self {
         let report = wire.report.unwrap_or_default();
         let status = Status::try_from(report.status()).map_or('U', Status::letter);
-        let mode = match report.mode() {
-            fleet::Mode::InPlace => "in-place",
-            fleet::Mode::Reload => "reload",
-            fleet::Mode::Nothing => "nothing",
-            fleet::Mode::Unspecified => "",
-        };
+        let mode = Mode::from_wire(report.mode()).map_or("", Mode::name);
         let timings = report.timings.unwrap_or_default();
         let workers = timings.workers.iter().map(|worker| WorkerTiming {
             pid: worker.pid,

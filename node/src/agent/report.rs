@@ -4,34 +4,13 @@ use std::time::Duration;
 
 use dysvr_proto::digest::Digest;
 use dysvr_proto::id::{Epoch, Revision, RolloutId, TaskId};
+pub use dysvr_proto::status::Mode;
 use dysvr_proto::status::Status;
 use dysvr_proto::wire::fleet as wire;
 use serde::{Deserialize, Serialize};
 
 use super::managed::FileName;
 use crate::task::WorkerTime;
-
-/// How a task took effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// By the dysvr path.
-    InPlace,
-    /// By a full reload.
-    Reload,
-    /// There was nothing to do.
-    Nothing,
-}
-
-impl Mode {
-    /// As reports and tables show it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::InPlace => "in_place",
-            Self::Reload => "reload",
-            Self::Nothing => "nothing",
-        }
-    }
-}
 
 /// How long each phase took, microseconds. A phase that did not happen is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,19 +125,13 @@ impl Observed {
 impl Report {
     /// The message; `observed` is told with a verdict.
     pub fn to_wire(&self, observed: Option<&Observed>) -> wire::TaskReport {
-        let mode = match self.mode {
-            None => wire::Mode::Unspecified,
-            Some(Mode::InPlace) => wire::Mode::InPlace,
-            Some(Mode::Reload) => wire::Mode::Reload,
-            Some(Mode::Nothing) => wire::Mode::Nothing,
-        };
         wire::TaskReport {
             id: self.id.clone(),
             rollout: self.rollout.0,
             to_revision: self.to_revision.0,
             status: wire::Status::from(self.status).into(),
             reason: self.reason.clone(),
-            mode: mode.into(),
+            mode: Mode::to_wire(self.mode).into(),
             local_task_id: self.local_task_id.0,
             timings: Some(self.timings.to_wire()),
             observed: observed.map(Observed::to_wire),

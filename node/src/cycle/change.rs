@@ -1,7 +1,7 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
 
 use super::addresses::{Addresses, Opening};
 use super::definitions::Defined;
+use super::files::Moves;
 use super::upstream::Cells;
 use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
 
@@ -52,6 +53,8 @@ pub struct Change {
     pub formats: Vec<(u16, Arc<Format>)>,
     /// The same for log formats.
     pub touched_formats: Vec<Arc<str>>,
+    /// The files that were read for the change.
+    pub files: Vec<PathBuf>,
     /// Goes into the vhosts.
     pub stamp: Stamp,
 }
@@ -75,6 +78,7 @@ pub struct Prepared {
     pub(super) addresses: Addresses,
     pub(super) upstreams: Cells,
     defined: Defined,
+    files: Moves,
 }
 
 impl Prepared {
@@ -94,6 +98,7 @@ impl Cycle {
         let gone = self.gone(&change)?;
         let defined = self.prepare_definitions(&change, &gone)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
+        let files = self.prepare_files(&change, &gone, &cells)?;
         let addresses = self.prepare_addresses(&change, &gone)?;
         if change.kind != Kind::Load {
             self.check_ssl(&change, &gone)?;
@@ -116,7 +121,7 @@ impl Cycle {
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
         }
-        Ok(Prepared { gone, new, addresses, upstreams: cells, defined })
+        Ok(Prepared { gone, new, addresses, upstreams: cells, defined, files })
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
@@ -154,6 +159,7 @@ impl Cycle {
     pub fn commit(&self, prepared: Prepared) -> Committed {
         let touched = self.digest_without(&prepared);
         self.commit_definitions(prepared.defined);
+        self.commit_files(prepared.files);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
         let mut committed = Committed::default();
@@ -187,7 +193,9 @@ impl Cycle {
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
                 let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
                 listener.ssl.set(listen.ssl);
-                committed.conflicts.extend(conflicts.into_iter().map(|name| (name, listen.addr.clone())));
+                committed.conflicts.extend(conflicts.into_iter().map(|(name, place)| {
+                    format!("conflicting server name \"{name}\" on {}, ignored in {place}", listen.addr)
+                }));
                 committed.touch(&listen.addr);
             }
             if let Some(id) = vhost.conf.vsvc_id {
@@ -212,7 +220,7 @@ pub struct Committed {
     /// The listeners that were touched, with the vhosts that they have now.
     pub listeners: Vec<(ListenAddr, usize)>,
     /// Names that two vhosts of a listener have.
-    pub conflicts: Vec<(Arc<str>, ListenAddr)>,
+    pub conflicts: Vec<String>,
     /// The listeners that have lost their last vhost, with the names that they had.
     pub closed: Vec<Rc<Listener>>,
     /// The listeners whose socket options may have changed.

@@ -239,7 +239,8 @@ impl Cycle {
 }
 
 impl Change {
-    fn defines(&self) -> bool {
+    /// Whether maps or log formats come, change or go.
+    pub(super) fn defines(&self) -> bool {
         !(self.maps.is_empty()
             && self.formats.is_empty()
             && self.touched_maps.is_empty()

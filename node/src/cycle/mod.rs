@@ -9,6 +9,7 @@ mod change;
 mod definitions;
 pub mod differ;
 pub mod digest;
+mod files;
 mod listener;
 mod logs;
 mod names;
@@ -73,6 +74,7 @@ pub struct Cycle {
     /// The directives outside `http`, and what a load has said: these change by a reload only.
     pub conf: Rc<Config>,
     definitions: RefCell<definitions::Definitions>,
+    files: RefCell<files::Files>,
     listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
     /// The exact addresses of a port, by its wildcard address.
     exact: RefCell<HashMap<ListenAddr, Vec<ListenAddr>>>,
@@ -112,6 +114,7 @@ impl Cycle {
         let logs = conf.http.as_ref().filter(|_| opens_logs).map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
+            files: RefCell::new(files::Files::new(conf.http.as_ref())),
             definitions: RefCell::new(definitions::Definitions::new(conf.http.take().map(Rc::new))),
             conf: Rc::new(conf),
             listeners: RefCell::default(),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{OrderKey, ServerName};
+use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
@@ -40,7 +41,7 @@ const TRAILING: u8 = 2;
 impl Names {
     /// Adds a vhost; `default` if its `listen` here says `default_server`. Gives the names that another one already has
     /// before it or that it takes from another one.
-    pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<Arc<str>> {
+    pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
         let mut conflicts = Vec::new();
         self.take_out(|names| names.sum_of_place(&vhost.conf.order));
         for (index, name) in (0..).zip(&vhost.conf.names) {
@@ -61,10 +62,10 @@ impl Names {
             if holders.iter().any(|other| Rc::ptr_eq(other, vhost)) {
                 continue;
             }
-            if !holders.is_empty() {
-                conflicts.push(Arc::clone(key));
-            }
             let at = holders.partition_point(|other| other.conf.order < vhost.conf.order);
+            // The later one is the one whose name is ignored.
+            let ignored = if at > 0 { Some(vhost) } else { holders.first() };
+            conflicts.extend(ignored.map(|ignored| (name.to_string(), ignored.conf.place.clone())));
             let before = sum_of_name(kind, key, holders);
             holders.insert(at, Rc::clone(vhost));
             if let Some(sum) = &mut self.sum {

@@ -80,6 +80,12 @@ impl Cells {
         self.fresh.keys().chain(&self.gone).cloned().chain(replaced)
     }
 
+    /// What the upstreams that change or go are until then.
+    pub(super) fn standing(&self, cycle: &Cycle) -> impl Iterator<Item = Arc<model::Upstream>> {
+        let gone = self.gone.iter().filter_map(|name| cycle.upstream(name));
+        self.replaced.iter().map(|(cell, _)| Rc::clone(cell)).chain(gone).map(|cell| Arc::clone(&cell.get().conf))
+    }
+
     /// The cell of a name once the change is made.
     pub(super) fn find(&self, cycle: &Cycle, name: &str) -> Option<Rc<UpstreamCell>> {
         let key = lower(name);

@@ -70,6 +70,7 @@ pub fn change_of(
         upstreams: fragment.upstreams,
         maps: fragment.maps,
         formats: fragment.formats,
+        files: fragment.files,
         touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
         removed,

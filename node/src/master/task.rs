@@ -396,8 +396,8 @@ fn log_committed(committed: &Committed) {
     for (addr, total) in &committed.listeners {
         log!(Level::Notice, "[dysvr] update listening {addr}, total:{total}");
     }
-    for (name, addr) in &committed.conflicts {
-        log!(Level::Warn, "conflicting server name \"{name}\" on {addr}, ignored");
+    for conflict in &committed.conflicts {
+        log!(Level::Warn, "{conflict}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dysvr_proto::id::{Revision, TaskId};
-use dysvr_proto::status::Status;
+use dysvr_proto::status::{self, Status};
 
 use super::word;
 
@@ -60,8 +60,8 @@ impl Mode {
     /// As it stands in the line.
     pub fn name(self) -> &'static str {
         match self {
-            Self::InPlace => "in_place",
-            Self::Reload => "reload",
+            Self::InPlace => status::Mode::InPlace.name(),
+            Self::Reload => status::Mode::Reload.name(),
         }
     }
 }
