@@ -426,3 +426,80 @@ fn an_agent_opens_and_closes_ports_in_place() -> Result<()> {
     ensure!(node.workers() == workers, "workers were replaced");
     Ok(())
 }
+
+#[test]
+fn a_plain_connection_ends_when_its_port_becomes_tls() -> Result<()> {
+    let mut site = Site::start()?;
+    let port = ports::free()?;
+    let (pem, key) = (site.proxy.prefix.conf("c.pem"), site.proxy.prefix.conf("c.key"));
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", "/CN=any.example", "-keyout"]).arg(&key).arg("-out").arg(&pem);
+    let made = dysvr_tests::process::run(&mut openssl, LIMIT)?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    site.add(1, &[&format!("127.0.0.1:{port}")])?;
+    let mut idle = client::pin_every_worker(local(port), "any.example", &site.workers, LIMIT)?;
+    let mut silent = Connection::open(local(port))?;
+    let tls = format!(
+        "server {{\n    vsvc_id 1;\n    listen 127.0.0.1:{port} ssl;\n    ssl_certificate c.pem;\n    ssl_certificate_key \
+         c.key;\n    return 200 \"secret\";\n}}\n"
+    );
+    // Accepted, before it is another port.
+    site.serves(local(port), 1)?;
+    site.proxy.prefix.write(&file_of(1), &tls)?;
+    site.task_id += 1;
+    done(&site.proxy.task(Kind::Modify, &[&file_of(1)], &[1], &[], site.task_id)?)?;
+    for (pid, connection) in &mut idle {
+        let read = connection.stream().read(&mut [0; 1]).with_context(|| format!("the connection to worker {pid}"))?;
+        ensure!(read == 0, "worker {pid} says something");
+    }
+    let reply = silent.get("any.example", "/")?;
+    ensure!(reply.text() == "vhost 1" && reply.head.has_word("connection", "close"), "{reply:?}");
+    let plain = client::get(local(port), "any.example", "/")?;
+    ensure!(plain.status == 400, "{plain:?}");
+    site.undisturbed()
+}
+
+#[test]
+fn sockets_that_do_not_reach_a_worker_fail_the_task() -> Result<()> {
+    // Enough descriptors for a worker to serve, not for a hundred sockets more; the master has no such limit.
+    let main = "worker_rlimit_nofile 60;\n".to_owned();
+    let proxy = Proxy::start(&MainConf { main, ..MainConf::default() })?;
+    wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
+    let mut site = Site { workers: proxy.workers(), proxy, task_id: 0 };
+    let all: Vec<u16> = (0..100).map(|_| ports::free()).collect::<Result<_>>()?;
+    let listens: Vec<String> = all.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let listens: Vec<&str> = listens.iter().map(String::as_str).collect();
+    let verdict = site.put(Kind::Add, 1, &listens)?;
+    ensure!(!verdict.done && verdict.line.reason().contains("no socket of 127.0.0.1:"), "{verdict:?}");
+    for port in &all {
+        wait::eventually("the port to close", LIMIT, || refused(local(*port)))?;
+    }
+    site.add(1, &listens[..5])?;
+    site.serves(local(all[0]), 1)?;
+    ensure!(site.proxy.workers() == site.workers, "workers were replaced");
+    Ok(())
+}
+
+#[test]
+fn a_reload_changes_what_updates_cannot() -> Result<()> {
+    let mut site = Site::start()?;
+    let port = ports::free()?;
+    site.add(1, &[&format!("127.0.0.1:{port}")])?;
+    let comers = Comers::start(local(port), 4, true)?;
+    // The kernel would refuse to bind each of these beside the one before it.
+    for listen in [format!("127.0.0.1:{port} reuseport"), format!("{port}"), format!("127.0.0.1:{port}")] {
+        let before = site.proxy.workers();
+        site.proxy.prefix.write(&file_of(1), &vhost(1, &[&listen]))?;
+        site.proxy.signal(Signal::SIGHUP)?;
+        wait::until("the reload", LIMIT, || {
+            site.proxy.workers().len() == 2 && site.proxy.workers().is_disjoint(&before)
+        })?;
+        comers.more()?;
+        site.serves(local(port), 1).with_context(|| listen.clone())?;
+    }
+    comers.stop()?;
+    let log = site.proxy.prefix.error_log();
+    ensure!(!log.contains("[emerg]") && !log.contains("[alert]"), "{log}");
+    refused(other(port))
+}

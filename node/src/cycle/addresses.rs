@@ -36,6 +36,8 @@ struct Said {
     leaving: usize,
     coming: usize,
     default_server: bool,
+    /// Those that come speak TLS.
+    ssl: bool,
     /// The options that a `listen` brings.
     options: Option<SocketOptions>,
     /// The one that carried options goes.
@@ -54,6 +56,7 @@ impl Cycle {
             let Some(listener) = current.get(*addr) else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
                 listener.carried.set(said.options);
+                listener.ssl.set(said.ssl);
                 addresses.fresh.push(listener);
                 fresh.insert(addr);
                 continue;
@@ -63,9 +66,22 @@ impl Cycle {
                 closing.insert(addr);
                 continue;
             }
+            let mut listener = Rc::clone(listener);
             if said.options.is_some() || said.drops_options {
-                check_options(listener, said.options.unwrap_or(DEFAULT))?;
-                addresses.options.push((Rc::clone(listener), said.options));
+                check_options(&listener, said.options.unwrap_or(DEFAULT))?;
+            }
+            if said.coming > 0 && said.ssl != listener.ssl.get() {
+                // All of its vhosts go, and others come that speak otherwise: connections must not change sides, so it is
+                // another listener, on the same socket.
+                let new = Rc::new(Listener::new(listener.addr.clone()));
+                new.carried.set(said.options);
+                new.ssl.set(said.ssl);
+                addresses.fresh.push(Rc::clone(&new));
+                fresh.insert(addr);
+                addresses.closes.push(std::mem::replace(&mut listener, new));
+            }
+            if said.options.is_some() || said.drops_options {
+                addresses.options.push((listener, said.options));
             }
         }
         if change.kind == Kind::Load {
@@ -105,6 +121,7 @@ impl Cycle {
             let said = all.entry(addr).or_default();
             let known = current.get(addr);
             said.coming += 1;
+            said.ssl = listen.ssl;
             if listen.default_server {
                 let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
                 let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(gone, &other)));

@@ -166,7 +166,8 @@ impl Client {
             (_, Some(local)) => ListenAddr::Inet(local),
             (addr, None) => addr.clone(),
         };
-        let now = cycle.listener_at(&at);
+        // One that speaks TLS where this connection does not, or the other way round, is not for it.
+        let now = cycle.listener_at(&at).filter(|now| now.is_ssl() == old.is_ssl());
         self.homeless.set(now.is_none());
         if let ListenAddr::Inet(at) = at {
             self.local.set(Some(at));
