@@ -184,6 +184,11 @@ impl Cycle {
         self.listener(addr).or_else(|| self.listener(&wildcard_of(addr)?))
     }
 
+    /// Whether there are listeners of exact addresses of a wildcard's port.
+    pub fn has_exact(&self, wildcard: &ListenAddr) -> bool {
+        self.exact.borrow().contains_key(wildcard)
+    }
+
     /// Changes whenever [`Self::listener_at`] may give another listener than before.
     pub fn layout(&self) -> u64 {
         self.layout.get()

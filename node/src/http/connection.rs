@@ -43,8 +43,14 @@ enum End {
     Gone,
 }
 
-/// Serves a connection until it is closed. To be spawned for each one that `listener` accepts.
-pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>, listener: Rc<Listener>) {
+/// Serves a connection until it is closed. To be spawned for each one that `listener` accepts. It is on the worker's list
+/// from the call on: a drain that begins before the task runs waits for it.
+pub fn serve(
+    ctx: Rc<Context>,
+    stream: Stream,
+    remote: Option<SocketAddr>,
+    listener: Rc<Listener>,
+) -> impl Future<Output = ()> {
     let local = if matches!(&listener.addr, dysvr_conf::model::ListenAddr::Inet(addr) if addr.ip().is_unspecified()) {
         stream.local_addr()
     } else {
@@ -54,7 +60,7 @@ pub async fn serve(ctx: Rc<Context>, stream: Stream, remote: Option<SocketAddr>,
     ctx.clock.tick();
     let client = Client::new(&ctx, listener, remote, local);
     let entered = Entered { place: ctx.enter(&client), client };
-    super::watched::run(&entered.client, begin(&entered.client, stream)).await;
+    async move { super::watched::run(&entered.client, begin(&entered.client, stream)).await }
 }
 
 async fn begin(client: &Rc<Client>, stream: Stream) {

@@ -118,6 +118,7 @@ impl Master {
             self.respawn_due(now);
             self.watch(now);
             self.verify_tick(now);
+            self.sockets.expire(now);
             if self.leaving.is_some() && self.workers.is_empty() {
                 self.finish();
                 return Ok(());
@@ -127,8 +128,13 @@ impl Master {
 
     /// Sleeps until a signal, a message or a deadline; says which of them there are.
     fn wait(&self) -> io::Result<Awake> {
-        let deadlines =
-            [self.tasks.deadline(), self.births.deadline(), self.watchdog.deadline(), self.verify_deadline()];
+        let deadlines = [
+            self.tasks.deadline(),
+            self.births.deadline(),
+            self.watchdog.deadline(),
+            self.verify_deadline(),
+            self.sockets.deadline(),
+        ];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = match deadline {
             None => PollTimeout::NONE,
@@ -198,6 +204,7 @@ impl Master {
     /// Lets the workers of a former master go once all of ours serve.
     fn relieve(&mut self) {
         if !self.takeover.is_over() && self.workers.iter().all(|(_, worker)| worker.ready) {
+            self.sockets.let_go();
             self.takeover.dismiss();
         }
     }

@@ -133,6 +133,7 @@ impl Master {
 
     fn end_reload(&mut self) {
         self.reload.running = false;
+        self.sockets.let_go();
         let old: Vec<SlotId> = self
             .workers
             .iter()

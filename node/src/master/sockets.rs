@@ -1,32 +1,33 @@
 //! The listening sockets: opened by the master, inherited by the workers or sent to them, kept over reloads and updates
 //! for as long as their address is served.
 
+mod bound;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use dysvr_conf::model::ListenAddr;
+
+use bound::Bound;
 
 use crate::cycle::{Committed, Cycle, Opening, SocketOptions, unserved, wildcard_of};
 use crate::log::Level;
 use crate::os::socket_file::SocketFile;
 use crate::os::{errno, listen};
+use crate::worker::LINGER;
 
 /// All listening sockets of a master.
 #[derive(Debug, Default)]
 pub struct Sockets {
     open: BTreeMap<ListenAddr, Bound>,
+    /// What former workers still accept on and nobody after them: a new cycle has other sockets there, or none.
+    leaving: Vec<(ListenAddr, Bound)>,
+    /// Wildcards that were closed beside exact addresses, which workers leave open for a moment.
+    lingering: Vec<(Duration, ListenAddr, Bound)>,
     /// What they have made; kept when they are closed, to be removed when the last worker has left.
     files: Vec<SocketFile>,
-}
-
-#[derive(Debug)]
-struct Bound {
-    options: SocketOptions,
-    /// One, or one per worker with `reuseport`.
-    fds: Vec<OwnedFd>,
-    file: Option<SocketFile>,
-    listening: bool,
 }
 
 /// What [`Sockets::open`] has opened; nothing is closed or forgotten until it is taken over. Dropped without that, it is
@@ -51,17 +52,6 @@ impl Opened {
     }
 }
 
-impl Bound {
-    fn of_worker(&self, ordinal: usize) -> &OwnedFd {
-        &self.fds[ordinal % self.fds.len()]
-    }
-
-    /// Whether its sockets can be those of an address with these options.
-    fn fits(&self, options: SocketOptions) -> bool {
-        (self.options.reuseport, self.options.ipv6only) == (options.reuseport, options.ipv6only)
-    }
-}
-
 impl Sockets {
     /// Makes sockets that listen already, of a former master, part of this. Several of one address are those of
     /// `reuseport`.
@@ -72,7 +62,7 @@ impl Sockets {
                 ListenAddr::Unix(path) => SocketFile::at(path).ok(),
                 ListenAddr::Inet(_) => None,
             };
-            let bound = || Bound { options, fds: Vec::new(), file, listening: true };
+            let bound = || Bound { options, fds: Vec::new(), file, listening: true, lingers: false };
             self.open.entry(addr).or_insert_with(bound).fds.push(fd);
         }
     }
@@ -89,6 +79,10 @@ impl Sockets {
             let kept = self.open.get(addr).filter(|bound| bound.fits(*options));
             let missing = count.saturating_sub(kept.map_or(0, |bound| bound.fds.len()));
             if missing == 0 {
+                continue;
+            }
+            if let Some(bound) = self.left(addr, *options) {
+                opened.fresh.insert(addr.clone(), bound.again(*options).map_err(|error| errno(&error))?);
                 continue;
             }
             let beside = self.beside(addr);
@@ -109,10 +103,19 @@ impl Sockets {
             return Vec::new();
         }
         let wildcard = wildcard_of(addr);
-        let near = self.open.iter().filter(|(other, _)| {
+        let open = self.open.iter().chain(self.leaving.iter().map(|(addr, bound)| (addr, bound)));
+        let all = open.chain(self.lingering.iter().map(|(_, addr, bound)| (addr, bound)));
+        let near = all.filter(|(other, _)| {
             *other == addr || Some(*other) == wildcard.as_ref() || wildcard_of(other).as_ref() == Some(addr)
         });
         near.flat_map(|(_, bound)| &bound.fds).collect()
+    }
+
+    /// What was closed a moment ago and is still open somewhere.
+    fn left(&self, addr: &ListenAddr, options: SocketOptions) -> Option<&Bound> {
+        let leaving = self.leaving.iter().map(|(addr, bound)| (addr, bound));
+        let mut left = leaving.chain(self.lingering.iter().map(|(_, addr, bound)| (addr, bound)));
+        left.find(|(other, bound)| *other == addr && bound.fits(options)).map(|(_, bound)| bound)
     }
 
     /// Makes what was opened part of this: what has only been bound listens from now on.
@@ -124,31 +127,54 @@ impl Sockets {
                 // The address is bound, so nobody else has it: this does not happen.
                 log!(Level::Alert, "listen() to {addr} failed ({})", errno(&error));
             }
+            if std::mem::take(&mut bound.lingers) {
+                bound.fds.iter().for_each(|fd| drop(listen::welcome(fd)));
+                self.lingering.retain(|(_, other, _)| *other != addr);
+                if let Some(at) = self.leaving.iter().position(|(other, old)| *other == addr && old.fits(bound.options))
+                {
+                    bound.file = self.leaving.swap_remove(at).1.file;
+                }
+            }
             match self.open.get_mut(&addr) {
                 Some(known) if known.fits(bound.options) => known.fds.append(&mut bound.fds),
-                _ => drop(self.open.insert(addr, bound)),
+                _ => {
+                    if let Some(old) = self.open.insert(addr.clone(), bound) {
+                        self.leaving.push((addr, old));
+                    }
+                }
             }
         }
     }
 
-    /// Closes what a newly loaded cycle does not serve, and gives the rest its options (workers that still serve have
-    /// their own descriptors).
+    /// Lets go of what a newly loaded cycle does not serve, as soon as its workers serve ([`Self::let_go`]), and gives the
+    /// rest its options.
     pub fn follow(&mut self, cycle: &Cycle, workers: usize) {
-        let gone: Vec<_> = self.open.keys().filter(|addr| cycle.listener_at(addr).is_none()).cloned().collect();
-        for addr in gone {
-            self.close(&addr);
-        }
+        let (kept, gone): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.open).into_iter().partition(|(addr, _)| cycle.listener_at(addr).is_some());
+        self.open = kept;
+        self.leaving.extend(gone);
         for (addr, options) in cycle.sockets() {
             if let Some(bound) = self.open.get_mut(&addr) {
                 // Nobody would accept on those of workers that there are no more.
-                bound.fds.truncate(if options.reuseport { workers.max(1) } else { 1 });
+                let wanted = if options.reuseport { workers.max(1) } else { 1 };
+                let fds = bound.fds.split_off(wanted.min(bound.fds.len()));
                 bound.set_options(options);
+                if !fds.is_empty() {
+                    self.leaving.push((addr, Bound { options, fds, file: None, listening: true, lingers: false }));
+                }
             }
+        }
+    }
+
+    /// The workers of another cycle leave: they empty the queues of what is theirs alone, which nothing joins from now on.
+    pub fn let_go(&mut self) {
+        for (addr, bound) in std::mem::take(&mut self.leaving) {
+            bound.turn_away(&addr);
         }
     }
 
     /// Closes what a commit has left unserved, and changes the options that it has changed.
-    pub fn commit(&mut self, cycle: &Cycle, committed: &Committed) {
+    pub fn commit(&mut self, now: Duration, cycle: &Cycle, committed: &Committed) {
         for listener in &committed.options {
             if let Some(bound) = self.open.get_mut(&listener.addr) {
                 bound.set_options(listener.options());
@@ -156,24 +182,24 @@ impl Sockets {
         }
         for listener in &committed.closed {
             for addr in unserved(cycle, &listener.addr, self.open.keys()) {
-                self.close(&addr);
+                let Some(bound) = self.open.remove(&addr) else { continue };
+                // Workers empty its queue before they close theirs.
+                bound.turn_away(&addr);
+                if cycle.has_exact(&addr) {
+                    self.lingering.push((now + LINGER * 3 / 2, addr, bound));
+                }
             }
         }
     }
 
-    /// Closes our descriptors of an address. Workers empty its queue before they close theirs: from now on nothing joins
-    /// it.
-    fn close(&mut self, addr: &ListenAddr) {
-        let Some(bound) = self.open.remove(addr) else { return };
-        if let Some(file) = &bound.file {
-            file.remove();
-            return;
-        }
-        for fd in &bound.fds {
-            if let Err(error) = listen::turn_away(fd) {
-                log!(Level::Error, "setsockopt(SO_ATTACH_FILTER) for {addr} failed ({})", errno(&error));
-            }
-        }
+    /// When [`Self::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.lingering.iter().map(|(until, ..)| *until).min()
+    }
+
+    /// Closes what has lingered long enough: the workers have closed theirs.
+    pub fn expire(&mut self, now: Duration) {
+        self.lingering.retain(|(until, ..)| *until > now);
     }
 
     /// The sockets of the worker with this ordinal, as descriptors of its own.
@@ -185,7 +211,9 @@ impl Sockets {
 
     /// Closes all: in a forked worker, which keeps only its own, and in a master that leaves.
     pub fn close_all(&mut self) {
-        let bound = std::mem::take(&mut self.open).into_values();
+        self.lingering.clear();
+        let leaving = std::mem::take(&mut self.leaving).into_iter().map(|(_, bound)| bound);
+        let bound = std::mem::take(&mut self.open).into_values().chain(leaving);
         self.files.extend(bound.filter_map(|bound| bound.file));
     }
 
@@ -196,30 +224,5 @@ impl Sockets {
     }
 }
 
-impl Bound {
-    fn new(addr: &ListenAddr, options: SocketOptions, count: usize, beside: &[&OwnedFd]) -> io::Result<Self> {
-        let fds = (0..count).map(|_| listen::bind(addr, options, beside)).collect::<io::Result<Vec<_>>>()?;
-        let file = match addr {
-            ListenAddr::Unix(path) => Some(SocketFile::at(path)?),
-            ListenAddr::Inet(_) => None,
-        };
-        Ok(Self { options, fds, file, listening: false })
-    }
-
-    fn listen(&mut self, beside: &[&OwnedFd]) -> io::Result<()> {
-        for fd in &self.fds {
-            listen::begin(fd, self.options, beside)?;
-        }
-        self.listening = true;
-        Ok(())
-    }
-
-    fn set_options(&mut self, options: SocketOptions) {
-        if self.options.backlog != options.backlog {
-            for fd in &self.fds {
-                let _ = listen::set_backlog(fd.as_raw_fd(), options.backlog);
-            }
-        }
-        self.options = options;
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -321,7 +321,7 @@ impl Master {
         if let Some((prepared, opened)) = running.prepared.take().map(|prepared| *prepared) {
             self.sockets.take_over(opened);
             let committed = self.cycle.commit(prepared);
-            self.sockets.commit(&self.cycle, &committed);
+            self.sockets.commit(monotonic(), &self.cycle, &committed);
             log_committed(&committed);
             self.lift_quarantine();
         }

@@ -122,6 +122,22 @@ pub fn turn_away(fd: &impl AsFd) -> io::Result<()> {
     ])
 }
 
+/// Whether newcomers are turned away.
+pub fn turns_away(fd: &impl AsFd) -> bool {
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: with a length of 0 the kernel only counts the filter's instructions, into that length.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &mut instructions,
+        )
+    };
+    result == 0 && instructions > 0
+}
+
 /// Takes back what [`turn_away`] did.
 pub fn welcome(fd: &impl AsFd) -> io::Result<()> {
     SockRef::from(fd).detach_filter()
@@ -224,7 +240,9 @@ mod tests {
         let fd = listen(&inet(Ipv4Addr::LOCALHOST, 0), OPTIONS).unwrap();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port_of(&fd)));
         let mut waiting = TcpStream::connect(addr).unwrap();
+        assert!(!turns_away(&fd));
         turn_away(&fd).unwrap();
+        assert!(turns_away(&fd));
         assert!(TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_err());
         let (stream, _) = accept_waiting(&fd).unwrap();
         let mut stream = TcpStream::from(stream);
@@ -232,6 +250,7 @@ mod tests {
         waiting.write_all(b"?").unwrap();
         stream.read_exact(&mut [0]).unwrap();
         welcome(&fd).unwrap();
+        assert!(!turns_away(&fd));
         TcpStream::connect(addr).unwrap();
     }
 }

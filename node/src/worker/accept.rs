@@ -22,6 +22,11 @@ use crate::os::{errno, listen};
 /// How long a worker that is out of descriptors or memory leaves a socket alone, as nginx does.
 const BACK_OFF: Duration = Duration::from_millis(500);
 
+/// How long a wildcard's socket is left open when exact addresses that it covered stay: who is just connecting to one of
+/// them, by a handshake that began before it had a socket of its own, is not refused. Newcomers are turned away. A round
+/// trip takes less.
+pub const LINGER: Duration = Duration::from_secs(1);
+
 /// A socket of tokio's.
 enum Socket {
     Tcp(TcpListener),
@@ -86,8 +91,17 @@ impl Drop for Place {
 
 /// A socket that this worker has, with the loop that accepts on it.
 struct Open {
-    socket: Rc<RefCell<Option<Socket>>>,
+    slot: Rc<Slot>,
     accepting: tokio::task::JoinHandle<()>,
+}
+
+/// What a loop works on.
+struct Slot {
+    addr: ListenAddr,
+    /// `None`: closed.
+    socket: RefCell<Option<Socket>>,
+    /// The listener that has gone, while the socket is left open for a moment.
+    closed: RefCell<Option<Rc<Listener>>>,
 }
 
 /// A socket that is ready to accept on, for an address that is not served yet.
@@ -133,10 +147,11 @@ impl Accepts {
     /// Begins to accept on a socket.
     pub fn begin(&self, context: &Rc<Context>, ready: Ready) {
         let Ready { addr, socket } = ready;
-        let socket = Rc::new(RefCell::new(Some(socket)));
-        let task = accept(Rc::clone(context), Rc::clone(&self.room), addr.clone(), Rc::clone(&socket));
+        let slot = Slot { addr: addr.clone(), socket: RefCell::new(Some(socket)), closed: RefCell::default() };
+        let slot = Rc::new(slot);
+        let task = accept(Rc::clone(context), Rc::clone(&self.room), Rc::clone(&slot));
         let accepting = tokio::task::spawn_local(task);
-        if let Some(old) = self.open.borrow_mut().insert(addr, Open { socket, accepting }) {
+        if let Some(old) = self.open.borrow_mut().insert(addr, Open { slot, accepting }) {
             old.end();
         }
     }
@@ -148,38 +163,31 @@ impl Accepts {
             let gone = unserved(&context.cycle, &listener.addr, self.open.borrow().keys());
             for addr in gone {
                 let open = self.open.borrow_mut().remove(&addr);
-                if let Some(open) = open
-                    && let Some(socket) = open.end()
-                {
-                    self.serve_waiting(context, &socket, listener);
+                let Some(open) = open else { continue };
+                open.slot.closed.replace(Some(Rc::clone(listener)));
+                let lingers = context.cycle.has_exact(&addr);
+                let (context, room) = (Rc::clone(context), Rc::clone(&self.room));
+                if !lingers {
+                    open.close(&context, &room);
+                    continue;
                 }
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(LINGER).await;
+                    open.close(&context, &room);
+                });
             }
         }
     }
 
-    fn serve_waiting(&self, context: &Rc<Context>, socket: &Socket, closed: &Rc<Listener>) {
-        loop {
-            match socket.accept_waiting() {
-                Ok((stream, remote)) => {
-                    // Beyond the limit if need be: nobody else will take it.
-                    let place = self.room.take();
-                    let listener = stream.local_addr().and_then(|at| context.cycle.listener_at(&ListenAddr::Inet(at)));
-                    let listener = listener.unwrap_or_else(|| Rc::clone(closed));
-                    begin_to_serve(context, stream, remote, listener, place);
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::ECONNABORTED) => {}
-                    Some(libc::EAGAIN) => return,
-                    _ => return log!(Level::Crit, "accept4() failed ({})", errno(&error)),
-                },
-            }
-        }
-    }
-
-    /// Accepts no more, and closes the sockets.
-    pub fn stop(&self) {
+    /// Accepts no more, and closes the sockets. Those whose newcomers are turned away have nobody else to empty their
+    /// queues.
+    pub fn stop(&self, context: &Rc<Context>) {
         for (_, open) in self.open.take() {
-            open.end();
+            if open.slot.turns_away() {
+                open.close(context, &self.room);
+            } else {
+                open.end();
+            }
         }
     }
 }
@@ -189,24 +197,66 @@ impl Open {
     /// may be bound anew as soon as the master hears of it.
     fn end(self) -> Option<Socket> {
         self.accepting.abort();
-        self.socket.take()
+        self.slot.socket.take()
+    }
+
+    /// Serves who waits in the queue and closes the socket.
+    fn close(self, context: &Rc<Context>, room: &Rc<Room>) {
+        let slot = Rc::clone(&self.slot);
+        let Some(socket) = self.end() else { return };
+        loop {
+            match socket.accept_waiting() {
+                // Beyond the limit if need be: nobody else will take it.
+                Ok((stream, remote)) => slot.serve(context, stream, remote, room.take()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::ECONNABORTED) => {}
+                    Some(libc::EAGAIN) => return,
+                    _ => return log!(Level::Crit, "accept4() failed ({})", errno(&error)),
+                },
+            }
+        }
     }
 }
 
-async fn accept(context: Rc<Context>, room: Rc<Room>, addr: ListenAddr, socket: Rc<RefCell<Option<Socket>>>) {
+impl Slot {
+    fn turns_away(&self) -> bool {
+        self.socket.borrow().as_ref().is_some_and(|socket| match socket {
+            Socket::Tcp(socket) => listen::turns_away(socket),
+            Socket::Unix(_) => false,
+        })
+    }
+
+    /// Serves a connection that has come in here.
+    fn serve(&self, context: &Rc<Context>, stream: Stream, remote: Option<SocketAddr>, place: Place) {
+        let Some(listener) = self.listener_of(context, &stream) else { return };
+        let served = serve(Rc::clone(context), stream, remote, listener);
+        tokio::task::spawn_local(async move {
+            served.await;
+            drop(place);
+        });
+    }
+
+    /// Looked up anew for each: vhosts come and go.
+    fn listener_of(&self, context: &Context, stream: &Stream) -> Option<Rc<Listener>> {
+        let cycle = &context.cycle;
+        if let Some(bound) = cycle.listener_at(&self.addr) {
+            return Some(cycle.route(&bound, || stream.local_addr()));
+        }
+        // A wildcard that has gone: an exact address that it covered may be there.
+        let exact = || cycle.listener_at(&ListenAddr::Inet(stream.local_addr()?));
+        exact().or_else(|| self.closed.borrow().clone())
+    }
+}
+
+async fn accept(context: Rc<Context>, room: Rc<Room>, slot: Rc<Slot>) {
     loop {
         let place = room.place().await;
-        let accepted = poll_fn(|cx| match &*socket.borrow() {
+        let accepted = poll_fn(|cx| match &*slot.socket.borrow() {
             Some(socket) => socket.poll_accept(cx),
             None => Poll::Pending,
         });
         match accepted.await {
-            Ok((stream, remote)) => {
-                // Looked up anew: the listener is there as long as its socket is, whatever vhosts come and go.
-                let Some(bound) = context.cycle.listener_at(&addr) else { continue };
-                let listener = context.cycle.route(&bound, || stream.local_addr());
-                begin_to_serve(&context, stream, remote, listener, place);
-            }
+            Ok((stream, remote)) => slot.serve(&context, stream, remote, place),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
                     log!(Level::Crit, "accept4() failed ({})", errno(&error));
@@ -217,18 +267,4 @@ async fn accept(context: Rc<Context>, room: Rc<Room>, addr: ListenAddr, socket: 
             },
         }
     }
-}
-
-fn begin_to_serve(
-    context: &Rc<Context>,
-    stream: Stream,
-    remote: Option<SocketAddr>,
-    listener: Rc<Listener>,
-    place: Place,
-) {
-    let served = serve(Rc::clone(context), stream, remote, listener);
-    tokio::task::spawn_local(async move {
-        served.await;
-        drop(place);
-    });
 }

@@ -178,7 +178,7 @@ impl Control {
         }
         log!(Level::Notice, "gracefully shutting down");
         self.draining = true;
-        self.accepts.stop();
+        self.accepts.stop(&self.context);
         let timeout = self.cycle.conf.main.worker_shutdown_timeout;
         self.deadline = timeout.map(|timeout: Duration| Instant::now() + timeout);
     }

@@ -4,6 +4,8 @@ mod accept;
 mod control;
 mod update;
 
+pub use accept::LINGER;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
