@@ -168,6 +168,9 @@ impl Master {
         let forked = fork();
         if let Ok(Fork::Child) = forked {
             log::forget();
+            // An address that closes meanwhile must be closed, and a dead master's channels must end.
+            self.sockets.close_all();
+            self.workers.clear();
             exit_now(twin::look(&self.options, &self.prefix, &self.cycle, theirs, me, awaited));
         }
         process::set_name(mine);
