@@ -46,6 +46,36 @@ fn a_bundle_is_summed_up() {
 }
 
 #[test]
+fn certificates_are_part_of_a_bundle_and_checked_with_it() {
+    let made = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let ((certificate, key), (_, other)) = (made("a.example"), made("b.example"));
+    let vhost = "server {\n  listen 443 ssl;\n  ssl_certificate certs/a.pem;\n  ssl_certificate_key certs/a.key;\n}\n";
+    let with = |files: &[(&str, &str)]| check(&[&[("auto_vhost/a.conf", vhost)], files].concat());
+    let checked = with(&[("certs/a.pem", &certificate), ("certs/a.key", &key)]).unwrap();
+    assert_eq!(checked.vhosts[0].files, ["auto_vhost/a.conf", "certs/a.key", "certs/a.pem"]);
+    assert!(checked.unreached.is_empty());
+    for (files, expected) in [
+        (
+            vec![("certs/a.pem", &certificate)],
+            "cannot load certificate key \"certs/a.key\": BIO_new_file() failed (SSL: error:80000002:system library::No such \
+             file or directory:calling fopen(certs/a.key, r) error:10000080:BIO routines::no such file) in auto_vhost/a.conf:4",
+        ),
+        (
+            vec![("certs/a.pem", &certificate), ("certs/a.key", &other)],
+            "SSL_CTX_use_PrivateKey(\"certs/a.key\") failed (SSL: error:05800074:x509 certificate routines::key values \
+             mismatch): it is not the key of certificate \"certs/a.pem\" in auto_vhost/a.conf:4",
+        ),
+    ] {
+        let files: Vec<(&str, &str)> = files.into_iter().map(|(name, text)| (name, text.as_str())).collect();
+        assert_eq!(with(&files).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
 fn all_problems_are_told_with_their_files() {
     assert_eq!(
         refused(&[

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context, Result, ensure};
 use dysvr_tests::client::Connection;
+use dysvr_tests::fleet::{Fleet, Store, items};
 use dysvr_tests::node::Node;
 use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{LIMIT, Proxy};
@@ -349,5 +350,47 @@ fn an_agent_replaces_a_certificate_alone() -> Result<()> {
     ensure!(modified.status.success(), "{}", String::from_utf8_lossy(&modified.stderr));
     ensure!(certificate("1.example")? == new.der && certificate("2.example")? == new.der);
     ensure!(node.workers() == workers, "not in place");
+    Ok(())
+}
+
+#[test]
+fn a_controller_rolls_certificates_out() -> Result<()> {
+    let fleet = Fleet::start(1, Store::Embedded, |_| ())?;
+    let addr: SocketAddr = (Ipv4Addr::LOCALHOST, ports::free()?).into();
+    let workers = fleet.nodes[0].workers();
+    let files = fleet.files_arg();
+    fs::create_dir_all(std::path::Path::new(&files).join("certs"))?;
+    let (old, new) = (Pair::new("a.example")?, Pair::new("a.example")?);
+    let run = |args: &[&str], code: i32| -> Result<String> {
+        let said = fleet.ctl().run(args)?;
+        let all = format!("{}{}", said.stdout, said.stderr);
+        ensure!(said.code == Some(code), "{args:?} ended with {:?}: {all}", said.code);
+        ensure!(!all.contains(&old.key[40..80]) && !all.contains(&new.key[40..80]), "a key is shown: {all}");
+        Ok(all)
+    };
+    fleet.write("auto_vhost/a.conf", &vhost(1, addr.port(), "a.example", "a", ""))?;
+    fleet.write("certs/a.pem", &old.certificate)?;
+    fleet.write("certs/a.key", &new.key)?;
+    for verb in ["validate", "apply"] {
+        let said = run(&[verb, "-f", &files], 3)?;
+        ensure!(said.contains("key values mismatch"), "{verb}: {said}");
+    }
+    fleet.write("certs/a.key", &old.key)?;
+    run(&["apply", "-f", &files, "--wait"], 0)?;
+    let client = Client::new()?;
+    ensure!(client.connect(addr, "a.example")?.certificate() == old.der);
+    let key = fleet.nodes[0].prefix.conf("certs/a.key");
+    ensure!(fs::metadata(key)?.permissions().mode() & 0o777 == 0o600, "everybody may read the key");
+
+    // The certificate alone: its vhosts are made anew in place.
+    fleet.write("certs/a.pem", &new.certificate)?;
+    fleet.write("certs/a.key", &new.key)?;
+    run(&["diff", "-f", &files], 1)?;
+    run(&["apply", "-f", &files, "--wait"], 0)?;
+    ensure!(client.connect(addr, "a.example")?.certificate() == new.der);
+    ensure!(fleet.nodes[0].workers() == workers, "not in place");
+    for task in items(&fleet.ctl().json(&["get", "tasks"])?)? {
+        ensure!(task["status"] == "D" && task["mode"] == "in-place", "{task}");
+    }
     Ok(())
 }
