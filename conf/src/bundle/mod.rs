@@ -18,6 +18,9 @@ use crate::digest::{Digest, Words};
 /// The longest name: a file name's limit on the file systems in use, and room for it in every log line.
 pub const MAX_NAME: usize = 255;
 
+/// How names of a fleet's files end: configuration, and the certificates and keys that it names.
+pub const ENDINGS: [&str; 5] = [".conf", ".pem", ".crt", ".cer", ".key"];
+
 /// The largest file. A vhost has some kilobytes; a map of a hundred thousand lines has a few megabytes.
 pub const MAX_FILE: usize = 8 << 20;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dysvr_conf::bundle::check_name;
+use dysvr_conf::bundle::{ENDINGS, check_name};
 use dysvr_proto::digest::{self, Digest};
 
 /// The content of a file with its digest, which is computed once.
@@ -55,8 +55,8 @@ pub fn invalid_name(name: &str) -> Option<String> {
     }
     match name {
         "nginx.conf" => Some("belongs to the node".to_owned()),
-        _ if name.ends_with(".conf") => None,
-        _ => Some("does not end in .conf".to_owned()),
+        _ if ENDINGS.iter().any(|ending| name.ends_with(ending)) => None,
+        _ => Some("does not end in .conf, nor as certificates and keys do in .pem, .crt, .cer or .key".to_owned()),
     }
 }
 

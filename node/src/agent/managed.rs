@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use dysvr_conf::bundle::ENDINGS;
 use dysvr_proto::digest::{self, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +15,6 @@ pub const DIRECTORIES: [&str; 2] = [VHOSTS, UPSTREAMS];
 pub const VHOSTS: &str = "auto_vhost";
 /// The upstreams that vhosts include.
 pub const UPSTREAMS: &str = "auto_upstream";
-
-/// How names end: configuration, and the certificates and keys that it names.
-const ENDINGS: [&str; 5] = [".conf", ".pem", ".crt", ".cer", ".key"];
 
 /// Longest name, bytes: far below PATH_MAX with any sensible prefix.
 const MAX_NAME: usize = 1024;
