@@ -94,8 +94,15 @@ fn error_log(set: &mut AnyLocSet, call: &mut Call<'_, '_>) -> Done {
     Ok(())
 }
 
+/// Names of one server: they are counted in 16 bits, and nobody means more.
+const MAX_NAMES: usize = 1 << 15;
+
 fn server_name(set: &mut ServerSet, call: &mut Call<'_, '_>) -> Done {
     for word in call.arguments() {
+        // One word may be two names.
+        if set.names.len() + 2 > MAX_NAMES {
+            return Err("too many names in a server".into());
+        }
         let text = word.text;
         if (text.starts_with('*') && !(text.len() >= 3 && text[1..].starts_with('.'))) || text == "." {
             return Err(format!("server name \"{text}\" is invalid").into());

@@ -89,7 +89,9 @@ pub fn log_panics() {
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        current().write(Level::Alert, 0, format_args!("panicked{place}: {}", text.unwrap_or("no text")));
+        let text = text.unwrap_or("no text");
+        eprintln!("nginx: [alert] panicked{place}: {text}");
+        current().write(Level::Alert, 0, format_args!("panicked{place}: {text}"));
     }));
 }
 

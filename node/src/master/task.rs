@@ -22,7 +22,7 @@ use crate::os::errno;
 use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
 use crate::os::zone::MAX_MESSAGE;
-use crate::task::file::{Durability, write_whole};
+use crate::task::file::{Durability, read_to_quote, write_whole};
 use crate::task::opened::{Held, NotWritten, OpenTaskFile};
 use crate::task::{Mode, TaskLine, WorkerTime};
 
@@ -422,7 +422,7 @@ pub(super) fn say_unwritten(result: Result<(), NotWritten>, path: &Path) {
 /// Answers a file that must not be read as tasks, or cannot be: its own lines stay, as comments, under a line that says why, so that
 /// whoever wrote it sees the verdict and nothing is lost.
 fn refuse_file(path: &Path, error: &str) {
-    let Ok(bytes) = std::fs::read(path) else { return };
+    let Ok(bytes) = read_to_quote(path) else { return };
     let mut text = format!("# status=F reason={error:?}\n");
     for line in String::from_utf8_lossy(&bytes).lines() {
         text.push_str("# ");

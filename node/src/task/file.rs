@@ -127,6 +127,18 @@ pub fn open_task_file(path: &Path) -> io::Result<(File, bool, Vec<u8>)> {
     Ok((file, writable, bytes))
 }
 
+/// Reads a regular file whoever it belongs to, to quote it: never waits, follows no link. A file of absurd size is an error.
+pub fn read_to_quote(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open_no_link(path, false)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > MAX_TASK_FILE {
+        return Err(refuse(path, "is not a file to quote"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_TASK_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn refuse(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
