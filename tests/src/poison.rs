@@ -48,7 +48,7 @@ impl Rig {
         let binary = binaries::poisoned()?;
         let mut command = command(&binary);
         command.env("DYSVR_POISON", folder.path());
-        prefix.write("auto_vhost/good.conf", &vhost(&prefix, 1, "good.example", &origin, ""))?;
+        prefix.write("auto_vhost/1.conf", &vhost(&prefix, 1, "good.example", &origin, ""))?;
         let proxy = Proxy::start_by(command, &binary, prefix)?;
         let rig = Self { proxy, origin, folder, workers: conf.workers, last_task: 0.into() };
         rig.all_workers()?;
