@@ -25,8 +25,8 @@ pub struct Config {
     pub http: Option<Http>,
     /// What nginx says at `warn` (a duplicate extension, a conflicting name …).
     pub warnings: Vec<Problem>,
-    /// All that stands outside vhosts and upstreams, includes expanded, one directive on a line: equal texts are equal
-    /// settings. It changes by a reload only.
+    /// All that stands outside vhosts, upstreams, maps and log formats, includes expanded, one directive on a line: equal
+    /// texts are equal settings. It changes by a reload only.
     pub outside: Box<str>,
 }
 
