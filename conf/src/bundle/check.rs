@@ -252,7 +252,7 @@ impl Includes {
                 }
                 (name, None) => {
                     if FILES.contains(&name) {
-                        direct.extend(directive.arguments().first().map(|word| name_of(&path_of(&word.text))));
+                        direct.extend(directive.arguments().first().map(|word| name_of(&path_of(word.text))));
                     }
                 }
                 (kind, Some(block)) => {

@@ -111,7 +111,7 @@ fn watchdog(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
 }
 
 fn verify(set: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
-    let heal = match call.arguments().get(1).map(|word| &*word.text) {
+    let heal = match call.arguments().get(1).map(|word| word.text) {
         None => false,
         Some("heal") if call.arg(1) != "off" => true,
         Some(other) => return Err(format!("invalid parameter \"{other}\"").into()),

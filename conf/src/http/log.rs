@@ -148,7 +148,7 @@ fn log_format(_: &mut AnyMainSet, call: &mut Call<'_, '_>) -> Done {
     }
     let (line, uses) = call.with_uses(|call| call.template(&line));
     let mut words = Words::default();
-    call.directive.words.iter().for_each(|word| words.word(&word.text));
+    call.directive.words.iter().for_each(|word| words.word(word.text));
     let name = call.string(name);
     let (place, order, digest) = (call.place(), call.key(), words.digest());
     call.load.define_format(Format { name, escape, line: line?, place, order, digest, uses });

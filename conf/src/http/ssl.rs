@@ -257,7 +257,7 @@ fn add_file(files: &mut Option<Vec<Named>>, call: &mut Call<'_, '_>) -> Done {
 fn protocols(set: &mut AnySrvSet, call: &mut Call<'_, '_>) -> Done {
     let mut protocols = set.ssl.protocols.unwrap_or(Protocols { tls12: false, tls13: false });
     for word in call.arguments() {
-        let text = &*word.text;
+        let text = word.text;
         let lower = text.to_ascii_lowercase();
         let known = match lower.as_str() {
             "tlsv1.2" => &mut protocols.tls12,
@@ -315,7 +315,7 @@ const SHARED_MIN: u64 = 8 * 4096;
 fn session_cache(set: &mut AnySrvSet, call: &mut Call<'_, '_>) -> Done {
     let mut cache = SessionCache::None;
     for word in call.arguments() {
-        let text = &*word.text;
+        let text = word.text;
         let invalid = || format!("invalid session cache \"{text}\"");
         if let "off" | "none" = text {
             cache = SessionCache::None;

@@ -93,7 +93,7 @@ impl Site {
     fn holds(&self, file: &Path) -> bool {
         let mut site = self;
         loop {
-            if *site.file == *file {
+            if site.file.as_os_str() == file.as_os_str() {
                 return true;
             }
             match &site.origin {
@@ -176,7 +176,7 @@ impl<'a> Load<'a> {
 
     /// A file, read and parsed at its first use in this load.
     pub(crate) fn file(&mut self, path: &Path) -> Result<&'a File<'a>, String> {
-        if let Some(known) = self.files.get(path) {
+        if let Some(known) = self.files.get(path.as_os_str()) {
             return known.clone();
         }
         let loaded = match self.source.read(path) {
@@ -186,7 +186,7 @@ impl<'a> Load<'a> {
             }
             Err(error) => Err(format!("open() \"{}\" failed ({})", path.display(), os_error(&error))),
         };
-        self.files.insert(path.to_owned(), loaded.clone());
+        self.files.insert(path.as_os_str().to_owned(), loaded.clone());
         loaded
     }
 

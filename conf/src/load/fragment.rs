@@ -1,7 +1,7 @@
 //! The files of a task, read as parts of a configuration that runs: merged from its `http`, with the places that a full
 //! load would give them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ impl<'a> Load<'a> {
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts, false);
-        let files = std::mem::take(&mut self.files).into_keys().collect();
+        let files = std::mem::take(&mut self.files).into_keys().map(PathBuf::from).collect();
         Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
     }
 

@@ -24,6 +24,8 @@ mod upstream;
 mod url;
 mod variables;
 
+use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,7 +89,8 @@ pub(crate) struct Load<'a> {
     texts: &'a Arena<Arc<[u8]>>,
     trees: &'a Arena<File<'a>>,
     blocks: &'a syntax::Arena,
-    files: FxHashMap<PathBuf, Result<&'a File<'a>, String>>,
+    /// By path as bytes, which is how paths are compared here: by component costs several times as much.
+    files: FxHashMap<OsString, Result<&'a File<'a>, String>>,
     globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
     /// What [`Source::secret`] gave, or why not.
     secrets: FxHashMap<PathBuf, Result<Arc<[u8]>, String>>,
@@ -95,6 +98,8 @@ pub(crate) struct Load<'a> {
     pairs: FxHashMap<(PathBuf, PathBuf), Arc<Pair>>,
     /// The sizes of `ssl_session_cache`s.
     session_caches: FxHashMap<Arc<str>, u64>,
+    /// What names led to, each asked for once: no two upstreams of a load see another answer.
+    hosts: FxHashMap<String, Vec<IpAddr>>,
     /// How many inclusions the pass may still make.
     inclusions_left: usize,
     problems: Vec<(OrderKey, Problem)>,
@@ -138,6 +143,7 @@ impl<'a> Load<'a> {
             blocks: &room.blocks,
             files: FxHashMap::default(),
             globs: FxHashMap::default(),
+            hosts: FxHashMap::default(),
             secrets: FxHashMap::default(),
             pairs: FxHashMap::default(),
             session_caches: FxHashMap::default(),

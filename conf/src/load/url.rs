@@ -168,11 +168,13 @@ impl Load<'_> {
         if is_number(name) {
             return Err("host not found");
         }
-        match self.source.resolve(name) {
-            Ok(found) if !found.is_empty() => {
-                Ok(found.into_iter().map(|ip| ListenAddr::Inet(SocketAddr::new(ip, url.port))).collect())
-            }
-            _ => Err("host not found"),
+        if !self.hosts.contains_key(name) {
+            let found = self.source.resolve(name).unwrap_or_default();
+            self.hosts.insert(name.to_owned(), found);
+        }
+        match &self.hosts[name] {
+            found if found.is_empty() => Err("host not found"),
+            found => Ok(found.iter().map(|ip| ListenAddr::Inet(SocketAddr::new(*ip, url.port))).collect()),
         }
     }
 }

@@ -130,7 +130,7 @@ impl Settings {
             let http = tree.directives.iter().filter_map(|directive| directive.block.as_ref());
             let all = tree.directives.iter().chain(http.flat_map(|block| block.directives.iter()));
             let found = all.filter(|directive| directive.name() == name).find_map(|directive| directive.words.get(1));
-            found.map(|word| layout.prefix.join(&*word.text))
+            found.map(|word| layout.prefix.join(word.text))
         };
         let usual = Self::usual(layout);
         Self {

@@ -4,10 +4,10 @@
 //! A wildcard socket also takes the connections of the exact addresses of its port, so these need sockets of their own
 //! only while there is no wildcard: when it goes and they stay, theirs are opened first.
 
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use dysvr_conf::model::ListenAddr;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::{Change, Kind, Refusal, wrong};
 use super::listener::{DEFAULT, carried};
@@ -50,8 +50,8 @@ impl Cycle {
         let current = self.listeners.borrow();
         let said = self.said(change, gone)?;
         let mut addresses = Addresses::default();
-        let mut closing: HashSet<&ListenAddr> = HashSet::new();
-        let mut fresh: HashSet<&ListenAddr> = HashSet::new();
+        let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
+        let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
         for (addr, said) in &said {
             let Some(listener) = current.get(*addr) else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
@@ -108,9 +108,9 @@ impl Cycle {
         Ok(addresses)
     }
 
-    fn said<'c>(&self, change: &'c Change, gone: &'c [Rc<Vhost>]) -> Result<HashMap<&'c ListenAddr, Said>, Refusal> {
+    fn said<'c>(&self, change: &'c Change, gone: &'c [Rc<Vhost>]) -> Result<FxHashMap<&'c ListenAddr, Said>, Refusal> {
         let current = self.listeners.borrow();
-        let mut all: HashMap<&ListenAddr, Said> = HashMap::new();
+        let mut all: FxHashMap<&ListenAddr, Said> = FxHashMap::default();
         for listen in gone.iter().flat_map(|vhost| &vhost.conf.listens) {
             let said = all.entry(&listen.addr).or_default();
             said.leaving += 1;

@@ -1,13 +1,14 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::http::log::Format;
 use dysvr_conf::http::map::Map;
 use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
+use dysvr_conf::problem::Place;
+use rustc_hash::FxHashMap;
 
 use super::addresses::{Addresses, Opening};
 use super::definitions::Defined;
@@ -105,7 +106,6 @@ impl Cycle {
         }
 
         let http = self.http();
-        let prefix = http.as_ref().map_or(Path::new(""), |http| &http.options.prefix);
         let mut new = Vec::with_capacity(change.vhosts.len());
         for conf in &change.vhosts {
             let upstreams = conf.upstreams.iter().map(|used| match used {
@@ -117,7 +117,7 @@ impl Cycle {
             let upstreams = upstreams.collect::<Result<_, _>>()?;
             let is_tls = conf.listens.iter().any(|listen| listen.ssl);
             let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
-            let logs = if self.opens_logs { logs::open(conf, prefix)? } else { Box::default() };
+            let logs = if self.opens_logs { logs::open(conf, http.as_deref())? } else { Box::default() };
             let quarantined = Default::default();
             new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
         }
@@ -127,7 +127,7 @@ impl Cycle {
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
     fn gone(&self, change: &Change) -> Result<Vec<Rc<Vhost>>, Refusal> {
         let vhosts = self.vhosts.borrow();
-        let mut seen: HashMap<VsvcId, &Arc<model::Vhost>> = HashMap::new();
+        let mut seen: FxHashMap<VsvcId, &Arc<model::Vhost>> = FxHashMap::default();
         let mut gone = Vec::new();
         for vhost in &change.vhosts {
             let Some(id) = vhost.vsvc_id else {
@@ -188,19 +188,35 @@ impl Cycle {
             listener.carried.set(*carried);
         }
         self.count_exact(&prepared.addresses);
+        vhosts.reserve(prepared.new.len());
+        // Before the load there are no figures and no vhosts: each listener enters all its vhosts at once.
+        let load = self.sum.get().is_none();
+        let mut coming: FxHashMap<&ListenAddr, Vec<(&Rc<Vhost>, bool)>> = FxHashMap::default();
+        let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
+            format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
+        };
         for vhost in &prepared.new {
             for listen in &vhost.conf.listens {
-                let Some(listener) = listeners.get(&listen.addr) else { continue };
-                let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
+                let addr = &listen.addr;
+                let Some(listener) = listeners.get(addr) else { continue };
                 listener.ssl.set(listen.ssl);
-                committed.conflicts.extend(conflicts.into_iter().map(|(name, place)| {
-                    format!("conflicting server name \"{name}\" on {}, ignored in {place}", listen.addr)
-                }));
-                committed.touch(&listen.addr);
+                if load {
+                    coming.entry(addr).or_default().push((vhost, listen.default_server));
+                    continue;
+                }
+                let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
+                committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
+                committed.touch(addr);
             }
             if let Some(id) = vhost.conf.vsvc_id {
                 vhosts.insert(id, Rc::clone(vhost));
             }
+        }
+        for (addr, coming) in coming {
+            let Some(listener) = listeners.get(addr) else { continue };
+            let conflicts = listener.names.borrow_mut().fill(&coming);
+            committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
+            committed.touch(addr);
         }
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
@@ -235,6 +251,6 @@ impl Committed {
     }
 }
 
-fn duplicate_id(id: VsvcId, first: &dysvr_conf::problem::Place, second: &model::Vhost) -> Refusal {
+fn duplicate_id(id: VsvcId, first: &Place, second: &model::Vhost) -> Refusal {
     wrong(format!("duplicate vsvc_id {id}, it is already used in {first} in {}", second.place))
 }

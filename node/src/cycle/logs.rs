@@ -11,12 +11,17 @@ use dysvr_conf::http::rewrite::Op;
 use dysvr_conf::main_conf::LogTarget;
 use dysvr_conf::model::{Http, Locations, Vhost};
 
+use smallvec::SmallVec;
+
 use super::Refusal;
 use crate::log::{LogFile, open_file};
 
-/// Opens each file that the vhost's locations log to, once; relative error logs are below `prefix`.
-pub(super) fn open(vhost: &Vhost, prefix: &Path) -> Result<Box<[Rc<LogFile>]>, Refusal> {
-    let mut open = Open { prefix, files: Vec::new(), seen: Vec::new() };
+/// Opens each file that the vhost's locations log to, once; relative error logs are below the prefix. Those of `http` are
+/// not among them: the cycle has them.
+pub(super) fn open(vhost: &Vhost, http: Option<&Http>) -> Result<Box<[Rc<LogFile>]>, Refusal> {
+    let prefix = http.map_or(Path::new(""), |http| &http.options.prefix);
+    let seen = http.map(|http| [Arc::as_ptr(&http.loc.log).cast(), Arc::as_ptr(&http.loc.core).cast()]);
+    let mut open = Open { prefix, files: Vec::new(), seen: seen.into_iter().flatten().collect() };
     open.conf(&vhost.loc)?;
     open.script(&vhost.script)?;
     open.locations(&vhost.locations)?;
@@ -27,12 +32,12 @@ struct Open<'a> {
     prefix: &'a Path,
     files: Vec<Rc<LogFile>>,
     /// Configurations that were looked at: most locations share their vhost's.
-    seen: Vec<*const ()>,
+    seen: SmallVec<[*const (); 8]>,
 }
 
 /// Opens each file that `http` itself logs to.
 pub(super) fn open_http(http: &Http) -> Result<Box<[Rc<LogFile>]>, Refusal> {
-    let mut open = Open { prefix: &http.options.prefix, files: Vec::new(), seen: Vec::new() };
+    let mut open = Open { prefix: &http.options.prefix, files: Vec::new(), seen: SmallVec::new() };
     open.conf(&http.loc)?;
     Ok(open.files.into_boxed_slice())
 }

@@ -17,11 +17,11 @@ mod ssl;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, Config, ListenAddr, VsvcId};
+use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
 
 use crate::log::LogFile;
@@ -75,12 +75,12 @@ pub struct Cycle {
     pub conf: Rc<Config>,
     definitions: RefCell<definitions::Definitions>,
     files: RefCell<files::Files>,
-    listeners: RefCell<HashMap<ListenAddr, Rc<Listener>>>,
+    listeners: RefCell<FxHashMap<ListenAddr, Rc<Listener>>>,
     /// The exact addresses of a port, by its wildcard address.
-    exact: RefCell<HashMap<ListenAddr, Vec<ListenAddr>>>,
+    exact: RefCell<FxHashMap<ListenAddr, Vec<ListenAddr>>>,
     /// Raised when listeners come or go.
     layout: Cell<u64>,
-    vhosts: RefCell<HashMap<VsvcId, Rc<Vhost>>>,
+    vhosts: RefCell<FxHashMap<VsvcId, Rc<Vhost>>>,
     upstreams: RefCell<upstream::Upstreams>,
     count: Cell<usize>,
     /// Of the text outside vhosts, upstreams, maps and log formats.

@@ -39,11 +39,28 @@ const LEADING: u8 = 1;
 const TRAILING: u8 = 2;
 
 impl Names {
-    /// Adds a vhost; `default` if its `listen` here says `default_server`. Gives the names that another one already has
+    /// Adds the vhosts of a load, where there are none, each with whether its `listen` here says `default_server`. Gives the names that another one already has
     /// before it or that it takes from another one.
+    pub(super) fn fill(&mut self, vhosts: &[(&Rc<Vhost>, bool)]) -> Vec<(String, Place)> {
+        // Made of a sorted list the order is built without a search for each, and without spare room.
+        self.exact.reserve(vhosts.len());
+        let conflicts = vhosts.iter().flat_map(|(vhost, default)| self.enter(vhost, *default)).collect();
+        self.all = vhosts.iter().map(|(vhost, _)| (vhost.conf.order.clone(), Rc::clone(vhost))).collect();
+        conflicts
+    }
+
+    /// Adds one.
     pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
-        let mut conflicts = Vec::new();
         self.take_out(|names| names.sum_of_place(&vhost.conf.order));
+        let conflicts = self.enter(vhost, default);
+        self.all.insert(vhost.conf.order.clone(), Rc::clone(vhost));
+        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
+        conflicts
+    }
+
+    /// All of [`Self::insert`] but the place in the order.
+    fn enter(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
+        let mut conflicts = Vec::new();
         for (index, name) in (0..).zip(&vhost.conf.names) {
             let (table, kind, key) = match name {
                 ServerName::Exact(key) => (&mut self.exact, EXACT, key),
@@ -66,18 +83,16 @@ impl Names {
             // The later one is the one whose name is ignored.
             let ignored = if at > 0 { Some(vhost) } else { holders.first() };
             conflicts.extend(ignored.map(|ignored| (name.to_string(), ignored.conf.place.clone())));
-            let before = sum_of_name(kind, key, holders);
+            let before = self.sum.is_some().then(|| sum_of_name(kind, key, holders));
             holders.insert(at, Rc::clone(vhost));
-            if let Some(sum) = &mut self.sum {
+            if let (Some(before), Some(sum)) = (before, &mut self.sum) {
                 *sum -= before;
                 *sum += sum_of_name(kind, key, holders);
             }
         }
-        self.all.insert(vhost.conf.order.clone(), Rc::clone(vhost));
         if default {
             self.explicit = Some(Rc::clone(vhost));
         }
-        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
         conflicts
     }
 

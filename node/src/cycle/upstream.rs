@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::{self, UpstreamRef};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::wrong;
 use super::digest::{Kind, Sum};
@@ -60,17 +60,17 @@ impl UpstreamCell {
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
     /// By name in lower case: names have no case.
-    pub(super) named: HashMap<Arc<str>, Rc<UpstreamCell>>,
+    pub(super) named: FxHashMap<Arc<str>, Rc<UpstreamCell>>,
     /// How many times vhosts pass to hosts that are no upstreams, by host in lower case.
-    pub(super) hosts: HashMap<Box<str>, u32>,
+    pub(super) hosts: FxHashMap<Box<str>, u32>,
 }
 
 /// The upstreams of a change.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
-    fresh: HashMap<Arc<str>, Rc<UpstreamCell>>,
+    fresh: FxHashMap<Arc<str>, Rc<UpstreamCell>>,
     replaced: Vec<(Rc<UpstreamCell>, Arc<model::Upstream>)>,
-    gone: HashSet<Arc<str>>,
+    gone: FxHashSet<Arc<str>>,
 }
 
 impl Cells {
@@ -127,9 +127,9 @@ impl Cycle {
 
     pub(super) fn prepare_upstreams(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Cells, Refusal> {
         let all = self.upstreams.borrow();
-        let touched: HashSet<Arc<str>> = change.touched.iter().map(key).collect();
+        let touched: FxHashSet<Arc<str>> = change.touched.iter().map(key).collect();
         let mut cells = Cells::default();
-        let mut kept: HashSet<Arc<str>> = HashSet::new();
+        let mut kept: FxHashSet<Arc<str>> = FxHashSet::default();
         for upstream in &change.upstreams {
             let key = key(&upstream.name);
             let duplicate = || wrong(format!("duplicate upstream \"{}\" in {}", upstream.name, upstream.place));
@@ -151,7 +151,7 @@ impl Cycle {
         if !all.hosts.is_empty() {
             all.check_hosts(&cells, gone)?;
         }
-        let mut leaving: HashMap<*const UpstreamCell, u32> = HashMap::new();
+        let mut leaving: FxHashMap<*const UpstreamCell, u32> = FxHashMap::default();
         for used in gone.iter().flat_map(|vhost| &vhost.upstreams) {
             *leaving.entry(Rc::as_ptr(used)).or_default() += 1;
         }

@@ -10,6 +10,7 @@ use dysvr_conf::load::{LoadOptions, load as load_conf};
 use dysvr_conf::main_conf::{ErrorLog, LogTarget};
 use dysvr_conf::model::Config;
 use dysvr_conf::recording::Recording;
+use dysvr_conf::source::Source;
 
 use super::options::{ERROR_LOG, Options};
 use super::sockets::Sockets;
@@ -165,14 +166,14 @@ fn alone(
 
 /// Reads the configuration. The error is one line per problem, each as nginx words it.
 pub(super) fn load(options: &Options, prefix: &Path, interner: &mut Interner) -> Result<Config, String> {
-    load_from(options, prefix, interner, &mut Recording::new(Machine))
+    load_from(options, prefix, interner, &mut Machine)
 }
 
 fn load_from(
     options: &Options,
     prefix: &Path,
     interner: &mut Interner,
-    source: &mut Recording<Machine>,
+    source: &mut dyn Source,
 ) -> Result<Config, String> {
     load_conf(&load_options(options, prefix), source, interner)
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
