@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod driver;
 pub mod figures;
 pub mod goals;
+pub mod haproxy;
 pub mod line;
 pub mod long;
 pub mod part;

@@ -172,7 +172,7 @@ fn updates(driver: &mut Driver, prefix: &Prefix, next: &mut usize, until: Instan
     let mut count = 0;
     while due < until {
         let kind = KINDS[count as usize % KINDS.len()];
-        *next += usize::from(count as usize % KINDS.len() == 0);
+        *next += usize::from((count as usize).is_multiple_of(KINDS.len()));
         let vhost = Vhost { number: *next, place: *next % 1000, revision: count };
         driver.change(prefix, kind, &vhost).context("an update beside traffic")?;
         count += 1;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use dysvr_tests::bench::part::Part;
 use dysvr_tests::bench::updates::Updates;
-use dysvr_tests::bench::{agent, bulk, long, plot, print, reload, request, sizes, traffic, update};
+use dysvr_tests::bench::{agent, bulk, haproxy, long, plot, print, reload, request, sizes, traffic, update};
 use dysvr_tests::{binaries, process};
 use serde_json::{Map, Value};
 
@@ -30,7 +30,7 @@ struct Options {
     /// Rounds of an add, a modify and a delete at each size, for latency and again for CPU [default: 300, quick: 50]
     #[arg(long)]
     rounds: Option<usize>,
-    /// nginx's reloads per size, for latency and again for CPU [default: 5, quick: 2]
+    /// nginx's and haproxy's reloads per size, for latency and again for CPU [default: 5, quick: 2]
     #[arg(long)]
     reloads: Option<usize>,
     /// Updates for memory over time; 1000000 is the long form [default: 20000, quick: 4000]
@@ -152,6 +152,7 @@ fn updates(options: &Options) -> Result<Updates> {
     for &vhosts in sizes.iter().filter(|vhosts| !options.alone && **vhosts <= 10_000) {
         let reloads = options.or(options.reloads, 5, 2);
         peers.push(reload::nginx(vhosts, reloads).with_context(|| format!("nginx at {vhosts} vhosts"))?);
+        peers.extend(haproxy::measure(vhosts, reloads).with_context(|| format!("haproxy at {vhosts} vhosts"))?);
     }
     Ok(Updates { ours, peers })
 }
