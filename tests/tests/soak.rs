@@ -24,7 +24,9 @@ fn nobody_notices_that_vhosts_change_all_the_time() -> Result<()> {
     ensure!(report.violations.is_empty(), "DYSVR_SEED={}: {:#?}", options.seed, report.violations);
     let changes = &report.changes;
     ensure!(changes.count() == options.updates, "only {changes:?}");
-    ensure!(changes.adds > 0 && changes.modifies > 0 && changes.deletes > 0 && changes.upstreams > 0);
+    ensure!(
+        changes.adds > 0 && changes.modifies > 0 && changes.deletes > 0 && changes.upstreams > 0 && changes.ports > 0
+    );
     let seen = &report.seen;
     ensure!(seen.answers > 200 && seen.absent > 0 && seen.echoed > 50 && seen.drops > 20 && seen.loaded > 1 << 20);
     Ok(())

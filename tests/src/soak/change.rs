@@ -1,9 +1,10 @@
 //! The updates of a soak: at a steady rate, each of a random vhost, each proved by `D`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -11,6 +12,7 @@ use super::load::Shared;
 use super::site;
 use super::state::State;
 use crate::bench::driver::Driver;
+use crate::client;
 use crate::prefix::Prefix;
 use crate::task::Kind;
 
@@ -25,6 +27,8 @@ pub struct Changes {
     pub deletes: u64,
     /// Upstreams modified alone.
     pub upstreams: u64,
+    /// Of adds and modifies, those that opened a port.
+    pub ports: u64,
     /// Signal to `D` of each, ms.
     pub took_ms: Vec<f64>,
 }
@@ -114,5 +118,16 @@ fn change(
     let ran = ran.with_context(|| format!("{kind:?} of {} from {before} to {after}", site::name(number)))?;
     shared.site.history(number).done(ran.done);
     changes.took_ms.push(ran.ms());
+    if let State::Present { vhost, .. } = after
+        && whole
+        && let Some(port) = shared.site.own_port(number, vhost)
+    {
+        changes.ports += 1;
+        let reply = client::get((Ipv4Addr::LOCALHOST, port).into(), &site::host(number), "/own");
+        let reply = reply.with_context(|| format!("port {port} of {} after D", site::name(number)))?;
+        let revision = reply.head.header("x-rev").and_then(|revision| revision.parse().ok());
+        let right = reply.status == 200 && revision == Some(vhost);
+        ensure!(right, "port {port} of {} answers {:?} after D of r{vhost}", site::name(number), reply.head);
+    }
     Ok(())
 }

@@ -71,12 +71,13 @@ impl Report {
             row(
                 "updates",
                 format!(
-                    "{} ({} added, {} modified, {} deleted, {} upstreams alone)",
+                    "{} ({} added, {} modified, {} deleted, {} upstreams alone; {} opened a port)",
                     changes.count(),
                     changes.adds,
                     changes.modifies,
                     changes.deletes,
-                    changes.upstreams
+                    changes.upstreams,
+                    changes.ports
                 ),
             ),
             row(
@@ -136,7 +137,7 @@ impl Report {
             "lasting": {"lines": self.seen.echoed, "drops": self.seen.drops, "bytes": self.seen.loaded},
             "updates": {
                 "adds": changes.adds, "modifies": changes.modifies, "deletes": changes.deletes,
-                "upstreams": changes.upstreams, "median_ms": figures::median(&changes.took_ms),
+                "upstreams": changes.upstreams, "ports": changes.ports, "median_ms": figures::median(&changes.took_ms),
                 "p99_ms": figures::quantile(&changes.took_ms, 0.99),
             },
             "memory_kib": {"early": memory.early, "late": memory.late},

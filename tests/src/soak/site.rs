@@ -16,6 +16,7 @@ pub struct Site {
     /// Where upstreams lead; which one is known from vhost and upstream revision.
     pub origins: Vec<SocketAddr>,
     port: u16,
+    ports: Vec<u16>,
     peer: Peer,
     histories: Vec<Mutex<History>>,
 }
@@ -24,7 +25,19 @@ impl Site {
     /// `vhosts` vhosts on a port of dysvr or nginx, all there at the first revision.
     pub fn new(peer: Peer, vhosts: usize, port: u16, origins: Vec<SocketAddr>) -> Self {
         let first = || Mutex::new(History::new(State::Present { vhost: 0, upstream: 0 }, Instant::now()));
-        Self { origins, port, peer, histories: (0..vhosts).map(|_| first()).collect() }
+        Self { origins, port, ports: Vec::new(), peer, histories: (0..vhosts).map(|_| first()).collect() }
+    }
+
+    /// Gives each of the first vhosts a port of its own, which only every fourth revision has: it is opened and closed in
+    /// place all the time.
+    #[must_use]
+    pub fn with_ports(self, ports: Vec<u16>) -> Self {
+        Self { ports, ..self }
+    }
+
+    /// The port of its own that a vhost has at a revision.
+    pub fn own_port(&self, number: usize, revision: u64) -> Option<u16> {
+        self.ports.get(number).copied().filter(|_| revision % 4 == 1)
     }
 
     /// Writes all files of the first revision.
@@ -91,8 +104,10 @@ impl Site {
         };
         let plain = pass("proxy_set_header Connection \"\";\n");
         let tunnel = pass("proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header Connection upgrade;\n");
+        let more = self.own_port(number, revision).map(|port| format!("    listen 127.0.0.1:{port};\n"));
+        let more = more.unwrap_or_default();
         format!(
-            "include {upstream};\nserver {{\n{identity}    listen 127.0.0.1:{port};\n    server_name {host};\n    \
+            "include {upstream};\nserver {{\n{identity}    listen 127.0.0.1:{port};\n{more}    server_name {host};\n    \
              add_header X-Worker $pid always;\n    add_header X-Vhost {name} always;\n    \
              add_header X-Rev {revision} always;\n    location / {{\n{plain}    }}\n    location /live {{\n{tunnel}    }}\n}}\n",
             upstream = upstream_file(number),
