@@ -40,6 +40,7 @@ pub struct Tasks {
 }
 
 /// What has become of a task that was read.
+#[allow(clippy::large_enum_variant, reason = "it is moved once and kept nowhere")]
 enum Begun {
     /// The workers have been told to prepare it.
     Published { message: Vec<u8>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
