@@ -28,6 +28,11 @@ pub fn point(step: &str, zone: &Zone, slot: usize) {
     }
 }
 
+/// Whether the folder has a file called like a step, which this takes away.
+pub fn taken(step: &str) -> bool {
+    std::env::var_os(FOLDER).is_some_and(|folder| std::fs::remove_file(PathBuf::from(folder).join(step)).is_ok())
+}
+
 /// A value that a request's configuration makes.
 pub fn value(value: &[u8]) {
     if let Some(what) = value.strip_prefix(b"poison:") {

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use dysvr_node::dysvr::verify::{Finding, Outcome, finding_file};
 use dysvr_tests::origin::Origin;
+use dysvr_tests::poison::Rig;
 use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::Kind;
@@ -166,6 +167,29 @@ fn a_twin_that_dies_is_told_of() -> Result<()> {
     verify(&proxy)?;
     ensure!(procfs::children(proxy.master()).len() == 2, "a twin is left");
     Ok(())
+}
+
+#[test]
+fn a_worker_that_serves_something_else_is_replaced() -> Result<()> {
+    let rig = Rig::start(&MainConf { http: "    dysvr_verify off;\n".into(), ..MainConf::default() })?;
+    let before = rig.proxy.workers();
+    rig.poison("proof", "one bit of it")?;
+    rig.done(Kind::Add, 2, "two.example", "")?;
+    ensure!(rig.taken("proof"), "no worker has shown anything");
+    rig.proxy.wait_log("did not commit: replaced")?;
+    rig.all_workers()?;
+    ensure!(rig.proxy.workers().intersection(&before).count() == 1, "{before:?}, {:?}", rig.proxy.workers());
+    for reply in rig.proxy.ask_every_worker("two.example", "/")? {
+        ensure!(reply.status == 200, "{reply:?}");
+    }
+    let equal = verify(&rig.proxy)?;
+    ensure!(equal.replaced == 1, "{equal:?}");
+    // One that is born so is replaced, too.
+    rig.poison("proof", "one bit of it")?;
+    let victim = rig.proxy.workers().into_iter().next().context("no worker")?;
+    dysvr_tests::signal::send(victim, Signal::SIGKILL)?;
+    wait::until("the second replacement", LIMIT * 2, || verify(&rig.proxy).is_ok_and(|finding| finding.replaced == 2))?;
+    rig.all_workers()
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub type MainSet = ();
 pub type LocSet = ();
 
 /// A file that a directive names.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Named {
     /// As it was written.
     pub text: Arc<str>,
@@ -89,6 +89,13 @@ pub struct Named {
     pub place: Option<Place>,
     /// Its place in the expanded source.
     pub key: OrderKey,
+}
+
+impl std::fmt::Debug for Named {
+    /// Without its place: two vhosts that say the same look the same wherever they stand.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Named({:?}, {:?})", self.text, self.path)
+    }
 }
 
 /// The versions of TLS that may be agreed on; at least one.

@@ -269,7 +269,7 @@ impl Master {
             match message.command {
                 Command::Ready => self.on_ready(now, slot),
                 Command::Prepared => self.round_input(now, Input::Prepared(slot, message.version)),
-                Command::Committed => self.round_input(now, Input::Committed(slot, message.version)),
+                Command::Committed => self.on_committed(now, slot, message.version),
                 Command::Refused => {
                     let said = self.zone.said(slot);
                     let reason = if said.reason.is_empty() { "no reason given".into() } else { said.reason };

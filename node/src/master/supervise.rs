@@ -124,6 +124,7 @@ impl Master {
                     generation: self.generation,
                     ready: false,
                     leaving: false,
+                    digest: self.cycle.digest(),
                     born: monotonic(),
                     zone: Rc::clone(&self.zone),
                     stuck: false,
@@ -176,6 +177,10 @@ impl Master {
     pub(super) fn on_ready(&mut self, now: Duration, slot: SlotId) {
         if let Some(worker) = self.workers.get_mut(slot) {
             worker.ready = true;
+            let digest = worker.digest;
+            if !self.is_proved(slot, digest) {
+                return self.refuse_birth(now, slot);
+            }
         }
         if self.leaving.is_some() {
             // It was born while the order to leave went round.

@@ -76,6 +76,11 @@ impl Tasks {
         self.running.as_ref().is_some_and(|running| !running.round.is_committed())
     }
 
+    /// The version of the task in flight, once it is committed in the master.
+    pub fn committed_version(&self) -> Option<u64> {
+        self.running.as_ref().filter(|running| running.round.is_committed()).map(|running| running.round.version())
+    }
+
     /// Whether a task is in flight.
     pub fn is_running(&self) -> bool {
         self.running.is_some()

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use dysvr_proto::status::Status;
 
-use super::{Master, twin};
+use super::{Master, SlotId, twin};
+use crate::cycle::digest::Sum;
 use crate::dysvr::verify::finding::MAX_TEXT;
 use crate::dysvr::verify::machine::{Effect, Input, Machine};
 use crate::dysvr::verify::{Finding, Outcome, TWIN, finding_file};
-use crate::dysvr::{self};
+use crate::dysvr::{self, round};
 use crate::log::{self, Level};
+use crate::os::channel::Command;
 use crate::os::errno;
 use crate::os::fork::{Exit, Fork, fork};
 use crate::os::process::{self, exit_now};
@@ -124,6 +126,39 @@ impl Master {
         let now = monotonic();
         self.verify.machine.handle(now, Input::Found(Box::new(finding), waits));
         self.verify_effects(now);
+    }
+
+    /// Whether what a worker has shown is `digest`. One that serves something else is told of and counted.
+    pub(super) fn is_proved(&mut self, slot: SlotId, digest: Sum) -> bool {
+        let Some(worker) = self.workers.get(slot) else { return true };
+        let shown = Sum(worker.zone.proof(slot));
+        if shown == digest {
+            return true;
+        }
+        log!(Level::Alert, "[dysvr] verify: worker {} serves {shown}, the master {digest}: replaced", worker.pid);
+        self.verify.replaced += 1;
+        false
+    }
+
+    /// A worker says that it has committed a version: it has if it serves what the master does.
+    pub(super) fn on_committed(&mut self, now: Duration, slot: SlotId, version: u64) {
+        let current = self.tasks.committed_version() == Some(version);
+        let digest = self.cycle.digest();
+        let input = if current && !self.is_proved(slot, digest) {
+            round::Input::Refused(slot, version, "it serves something else than the master".into())
+        } else {
+            round::Input::Committed(slot, version)
+        };
+        self.round_input(now, input);
+    }
+
+    /// A new worker that serves something else: it leaves, and another one comes, after a pause: this must not go round and
+    /// round.
+    pub(super) fn refuse_birth(&mut self, now: Duration, slot: SlotId) {
+        let Some(worker) = self.workers.get_mut(slot) else { return };
+        worker.leaving = true;
+        self.births.died(now, worker.born, worker.ordinal);
+        self.workers.send(slot, Command::Quit, 0);
     }
 
     fn task_waits(&self) -> bool {

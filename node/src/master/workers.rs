@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cycle::digest::Sum;
 use crate::os::channel::{Channel, Command, MAX_FDS};
 use crate::os::sealed::Sealed;
 use crate::os::zone::{SLOTS, Zone};
@@ -26,6 +27,8 @@ pub struct Worker {
     pub ready: bool,
     /// It was told to leave.
     pub leaving: bool,
+    /// Of the cycle that it was forked with.
+    pub digest: Sum,
     /// When it was forked (time since boot).
     pub born: Duration,
     /// Where its slot is: a reload may have made another zone since.

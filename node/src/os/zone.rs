@@ -62,6 +62,8 @@ struct Slot {
     version: AtomicU64,
     prepare_us: AtomicU64,
     commit_us: AtomicU64,
+    /// The digest of its cycle: low half, high half.
+    proof: [AtomicU64; 2],
     /// The mark of the vhost whose request runs, 0 between requests.
     running: AtomicU64,
     /// How often a connection was polled: two looks at one long poll see one number.
@@ -303,6 +305,19 @@ impl Zone {
         slot.prepare_us.store(said.prepare_us, Ordering::Relaxed);
         slot.commit_us.store(said.commit_us, Ordering::Relaxed);
         slot.version.store(said.version, Ordering::Release);
+    }
+
+    /// Enters the digest of this worker's cycle into its own slot, before it acknowledges on its channel.
+    pub fn prove(&self, slot: usize, digest: u128) {
+        let [low, high] = &self.slot(slot).proof;
+        low.store(digest as u64, Ordering::Release);
+        high.store((digest >> 64) as u64, Ordering::Release);
+    }
+
+    /// What the worker of a slot has entered last; read after its message on the channel, which orders the two.
+    pub fn proof(&self, slot: usize) -> u128 {
+        let [low, high] = &self.slot(slot).proof;
+        u128::from(high.load(Ordering::Acquire)) << 64 | u128::from(low.load(Ordering::Acquire))
     }
 
     /// Reads a slot.

@@ -59,6 +59,7 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
         draining: false,
         orphaned: false,
     };
+    control.updater.prove(&control.cycle);
     control.answer(Command::Ready, version);
     control.run().await
 }
