@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use dysvr_node::dysvr::verify::{Finding, Outcome, finding_file};
+use dysvr_tests::fleet::{Fleet, Store, items};
 use dysvr_tests::origin::Origin;
 use dysvr_tests::poison::Rig;
 use dysvr_tests::prefix::{MainConf, Prefix};
@@ -172,6 +173,8 @@ fn a_twin_that_dies_is_told_of() -> Result<()> {
 #[test]
 fn a_worker_that_serves_something_else_is_replaced() -> Result<()> {
     let rig = Rig::start(&MainConf { http: "    dysvr_verify off;\n".into(), ..MainConf::default() })?;
+    // Each has shown what it was born with.
+    rig.proxy.ask_every_worker("good.example", "/")?;
     let before = rig.proxy.workers();
     rig.poison("proof", "one bit of it")?;
     rig.done(Kind::Add, 2, "two.example", "")?;
@@ -190,6 +193,34 @@ fn a_worker_that_serves_something_else_is_replaced() -> Result<()> {
     dysvr_tests::signal::send(victim, Signal::SIGKILL)?;
     wait::until("the second replacement", LIMIT * 2, || verify(&rig.proxy).is_ok_and(|finding| finding.replaced == 2))?;
     rig.all_workers()
+}
+
+#[test]
+fn the_controller_hears_of_a_difference() -> Result<()> {
+    let fleet = Fleet::start(1, Store::Embedded, |_| {})?;
+    let node = &fleet.nodes[0];
+    let seen = || -> Result<serde_json::Value> {
+        Ok(items(&fleet.ctl().json(&["get", "nodes"])?)?.first().context("no node")?.clone())
+    };
+    let text = |value: &serde_json::Value| value.to_string();
+    ensure!(command(&node.prefix)?.0 == Some(0));
+    wait::eventually("equal", LIMIT, || {
+        let seen = seen()?;
+        ensure!(seen["observed"]["proxy"]["verified"]["verdict"] == "equal", "{}", text(&seen));
+        Ok(())
+    })?;
+    let conf = std::fs::read_to_string(node.prefix.conf("nginx.conf"))?;
+    node.prefix.write("nginx.conf", &conf.replace("keepalive_timeout 600s", "keepalive_timeout 601s"))?;
+    ensure!(command(&node.prefix)?.0 == Some(1));
+    wait::eventually("degraded", LIMIT, || {
+        let seen = seen()?;
+        let reason = seen["reason"].as_str().unwrap_or_default().to_owned();
+        ensure!(seen["state"] == "degraded" && reason.starts_with("different: "), "{}", text(&seen));
+        Ok(())
+    })?;
+    let described = fleet.ctl().ok(&["describe", "node", &node.id])?;
+    ensure!(described.contains("+    keepalive_timeout 601s;"), "{described}");
+    Ok(())
 }
 
 #[test]

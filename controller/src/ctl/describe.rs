@@ -123,6 +123,13 @@ pub fn node(node: &Node, tasks: &[Task], now_ms: i64, output: Output) -> String 
             if !proxy.quarantined.is_empty() {
                 page.list("Quarantined", &proxy.quarantined);
             }
+            if let Some(verified) = &proxy.verified {
+                page.field("Verified", &verified.reason);
+                let lines: Vec<String> = verified.text.lines().map(str::to_owned).collect();
+                if !lines.is_empty() {
+                    page.list("Differences", &lines);
+                }
+            }
         }
     }
     page.section("Tasks", &task_table(tasks, now_ms, output));

@@ -66,6 +66,7 @@ pub(super) fn nodes() -> Vec<Node> {
             updates: 40,
             version: "0.1.0".into(),
             quarantined: vec![],
+            verified: None,
         }),
     };
     let node = |name: &str, state: &str, observed, seen, reason: &str| Node {

@@ -162,6 +162,34 @@ pub struct Proxy {
     pub version: String,
     /// The vhosts that crashed workers and answer 503 now.
     pub quarantined: Vec<String>,
+    /// Whether it runs what its files would start, once its master has looked.
+    pub verified: Option<Verified>,
+}
+
+/// What a master found last when it compared what it runs with what its files would start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// `equal`, `different`, `unloadable` or `unknown`.
+    pub verdict: String,
+    /// When, milliseconds since the Unix epoch.
+    pub unix_ms: i64,
+    /// A sentence.
+    pub reason: String,
+    /// Both sides of each difference.
+    pub text: String,
+    /// Things that differ.
+    pub differences: u64,
+    /// Differences since the master began.
+    pub alerts: u64,
+    /// Of the running configuration.
+    pub digest: String,
+}
+
+impl From<fleet::Verified> for Verified {
+    fn from(wire: fleet::Verified) -> Self {
+        let fleet::Verified { verdict, unix_ms, reason, text, differences, alerts, digest } = wire;
+        Self { verdict, unix_ms, reason, text, differences, alerts, digest }
+    }
 }
 
 impl From<fleet::Proxy> for Proxy {
@@ -173,6 +201,7 @@ impl From<fleet::Proxy> for Proxy {
             updates: wire.version,
             version: wire.proxy_version,
             quarantined: wire.quarantined,
+            verified: wire.verified.map(Verified::from),
         }
     }
 }

@@ -185,6 +185,12 @@ impl Node {
         self.observed.as_ref().and_then(|observed| observed.proxy.as_ref()).map_or(&[], |proxy| &proxy.quarantined)
     }
 
+    /// Why what its proxy runs is not what its files would start, if that is so.
+    pub(super) fn unproved(&self) -> Option<&str> {
+        let verified = self.observed.as_ref()?.proxy.as_ref()?.verified.as_ref()?;
+        matches!(verified.verdict.as_str(), "different" | "unloadable").then_some(&verified.reason)
+    }
+
     /// Whatever is under quarantine now is not the doing of what comes.
     pub(super) fn tolerate(&mut self) {
         self.tolerated = self.quarantined().to_vec();

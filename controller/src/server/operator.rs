@@ -360,6 +360,10 @@ fn node(lead: &Lead, fleet: &super::fleet::Fleet, name: &str) -> Option<Node> {
     let (word, reason) = match (&decision, fleet.nodes.get(name).and_then(|node| node.quarantined().first())) {
         // It runs what it should, and not all of it serves.
         (super::node::Decision::Current, Some(line)) => ("degraded", format!("quarantined: {line}")),
+        (super::node::Decision::Current, None) => match held.unproved() {
+            Some(reason) => ("degraded", reason.to_owned()),
+            None => decision.state(),
+        },
         _ => decision.state(),
     };
     Some(Node {

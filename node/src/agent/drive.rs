@@ -12,7 +12,9 @@ use super::hands::Hands;
 use super::order::Order;
 use super::report::Report;
 use super::state::{Effect, Input, Machine};
+use super::verify;
 use super::watch::{Changes, Watch};
+use crate::dysvr::verify::finding::News;
 use crate::os::pidfd::{Ending, PidFd};
 
 /// Longest time that `dysvr-proxy -t` may take: a configuration that takes longer to read cannot be reloaded either.
@@ -43,6 +45,8 @@ pub struct Driver {
     after_lock: Option<Effect>,
     /// The master that was signalled, to be told of its end.
     master: Option<Ending>,
+    /// What was told last of what the master found.
+    found: Option<News>,
 }
 
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl Driver {
         let watch = Watch::new(hands.layout().conf_dir(), &settings.task_file, &settings.pid_file)?;
         let machine = Machine::new(Duration::ZERO);
         let began = Instant::now();
-        Ok(Self { hands, machine, watch, began, pending: None, after_lock: None, master: None })
+        Ok(Self { hands, machine, watch, began, pending: None, after_lock: None, master: None, found: None })
     }
 
     fn now(&self) -> Duration {
@@ -207,6 +211,12 @@ impl Driver {
             self.machine.handle(self.now(), Input::Looked(looked));
         }
         let mut news = changes.pid_file || changes.quarantine;
+        if changes.verified {
+            // A look that found what the one before it found is no news: there is one every minute on every node.
+            let found = verify::last(&self.hands.settings().task_file).map(|finding| finding.news());
+            news |= found != self.found;
+            self.found = found;
+        }
         if changes.all {
             news |= self.hands.look_at_all()?;
         }

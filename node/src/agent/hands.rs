@@ -21,6 +21,7 @@ use super::proxy::{self, Layout, Settings};
 use super::report::{Observed, ProxySeen};
 use super::rule::{self, UnitChanges};
 use super::state::{Effect, Input, Standing, Wake};
+use super::verify;
 use super::{memory, tasks, undo};
 use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::pidfd::PidFd;
@@ -191,6 +192,8 @@ impl Hands {
                 master,
                 workers: master.map(proxy::children).unwrap_or_default(),
                 quarantined: master.map(|_| quarantined(&self.settings.task_file)).unwrap_or_default(),
+                // Of this master: the file outlives the one that wrote it.
+                verified: verify::last(&self.settings.task_file).filter(|finding| Some(finding.master) == master),
             },
         }
     }

@@ -10,6 +10,7 @@ use dysvr_proto::wire::fleet as wire;
 use serde::{Deserialize, Serialize};
 
 use super::managed::FileName;
+use crate::dysvr::verify::Finding;
 use crate::task::WorkerTime;
 
 /// How long each phase took, microseconds. A phase that did not happen is 0.
@@ -99,6 +100,8 @@ pub struct ProxySeen {
     pub workers: Vec<u32>,
     /// What it has under quarantine, a line each.
     pub quarantined: Vec<String>,
+    /// What its master found last when it compared what runs with what the files would start.
+    pub verified: Option<Finding>,
 }
 
 impl Observed {
@@ -117,8 +120,28 @@ impl Observed {
                 version: 0,
                 proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
                 quarantined: self.proxy.quarantined.clone(),
+                verified: self.proxy.verified.as_ref().map(verified),
             }),
         }
+    }
+}
+
+/// Bytes of a difference that travel: enough to see what is the matter.
+const MAX_DIFFERENCE: usize = 16 << 10;
+
+fn verified(finding: &Finding) -> wire::Verified {
+    let mut end = finding.text.len().min(MAX_DIFFERENCE);
+    while !finding.text.is_char_boundary(end) {
+        end -= 1;
+    }
+    wire::Verified {
+        verdict: finding.outcome.name().to_owned(),
+        unix_ms: finding.time.as_millis() as i64,
+        reason: finding.sentence(),
+        text: finding.text[..end].to_owned(),
+        differences: finding.differences,
+        alerts: finding.alerts,
+        digest: finding.digest.to_string(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use inotify::{EventMask, WatchDescriptor, WatchMask};
 
 use super::managed::{DIRECTORIES, FileName};
+use crate::dysvr::verify::finding_file;
 use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::inotify::Directories;
 
@@ -24,6 +25,8 @@ pub struct Changes {
     pub pid_file: bool,
     /// The list of quarantined vhosts came or went.
     pub quarantine: bool,
+    /// The master has compared what it runs with what the files would start.
+    pub verified: bool,
     /// Events were lost, or directories came and went: look at everything.
     pub all: bool,
 }
@@ -149,6 +152,8 @@ impl Watch {
             changes.pid_file = true;
         } else if path == self.task_file.with_file_name(QUARANTINE) {
             changes.quarantine = true;
+        } else if path == finding_file(&self.task_file) {
+            changes.verified = true;
         } else if let Some(name) = FileName::of_path(&self.conf_dir, &path) {
             changes.files.push(name);
         } else if path.starts_with(&self.conf_dir) && !name.to_string_lossy().ends_with(".tmp") {
@@ -187,6 +192,8 @@ mod tests {
         assert_eq!(next(&mut watch).await, Changes { task_file: true, ..Changes::default() });
         write_whole(&task.with_file_name(QUARANTINE), b"x", Durability::Visible).unwrap();
         assert_eq!(next(&mut watch).await, Changes { quarantine: true, ..Changes::default() });
+        write_whole(&finding_file(&task), b"x", Durability::Visible).unwrap();
+        assert_eq!(next(&mut watch).await, Changes { verified: true, ..Changes::default() });
         fs::write(conf.join("auto_vhost/a.conf"), "x").unwrap();
         let files = vec![FileName::new("auto_vhost/a.conf").unwrap()];
         assert_eq!(next(&mut watch).await, Changes { files: files.clone(), ..Changes::default() });

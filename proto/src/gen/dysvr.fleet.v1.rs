@@ -91,6 +91,34 @@ pub struct Proxy {
     /// vhosts that crashed workers and answer 503 now: id, name, place, since, reason
     #[prost(string, repeated, tag = "6")]
     pub quarantined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// absent until the master has looked
+    #[prost(message, optional, tag = "7")]
+    pub verified: ::core::option::Option<Verified>,
+}
+/// Whether what a proxy runs is what its files would start: what its master found last.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Verified {
+    /// equal, different, unloadable, unknown
+    #[prost(string, tag = "1")]
+    pub verdict: ::prost::alloc::string::String,
+    /// when
+    #[prost(int64, tag = "2")]
+    pub unix_ms: i64,
+    /// a sentence
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// both sides of each difference, cut to a bound
+    #[prost(string, tag = "4")]
+    pub text: ::prost::alloc::string::String,
+    /// things that differ
+    #[prost(uint64, tag = "5")]
+    pub differences: u64,
+    /// differences since the master began
+    #[prost(uint64, tag = "6")]
+    pub alerts: u64,
+    /// of the running configuration, hexadecimal
+    #[prost(string, tag = "7")]
+    pub digest: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Beat {

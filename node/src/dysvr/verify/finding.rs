@@ -40,6 +40,9 @@ impl Outcome {
     }
 }
 
+/// See [`Finding::news`].
+pub type News = (Outcome, u64, Option<u128>);
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
@@ -93,6 +96,12 @@ impl Finding {
     /// What tells one difference from another.
     pub fn fingerprint(&self) -> u128 {
         Sum::of(crate::cycle::digest::Kind::Whole, (self.digest, self.twin, self.outcome.name(), &self.reason)).0
+    }
+
+    /// What makes it worth telling again: not the time, and not which configuration it is that is equal.
+    pub fn news(&self) -> News {
+        let differs = matches!(self.outcome, Outcome::Different | Outcome::Unloadable);
+        (self.outcome, self.alerts, differs.then(|| self.fingerprint()))
     }
 
     /// The bytes.
