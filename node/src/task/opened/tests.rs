@@ -63,7 +63,7 @@ fn spellings_of_a_line_that_take_their_own_way() {
         // As the original wrote it, and as an editor may.
         ("status=I ", "status=D  mode=in_place master_us=81 workers=11:40:9\n"),
         ("status=I d=4\n\n# end\n", "mode=in_place task_id=1 status=D d=4 master_us=81 workers=11:40:9\n\n# end\n"),
-        ("status=\"I\"\n", "mode=in_place task_id=1 status=D master_us=81 workers=11:40:9\n"),
+        ("status=\"I\"\n", "status=D mode=in_place master_us=81 workers=11:40:9\n"),
         ("status=I master_us=7\n", "mode=in_place task_id=1 status=D master_us=81 workers=11:40:9\n"),
     ] {
         let (_dir, mut file) = text(&format!("# head\n{line}{before}"));
