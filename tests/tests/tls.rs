@@ -390,7 +390,7 @@ fn a_controller_rolls_certificates_out() -> Result<()> {
     ensure!(client.connect(addr, "a.example")?.certificate() == new.der);
     ensure!(fleet.nodes[0].workers() == workers, "not in place");
     for task in items(&fleet.ctl().json(&["get", "tasks"])?)? {
-        ensure!(task["status"] == "D" && task["mode"] == "in-place", "{task}");
+        ensure!(task["status"] == "D" && task["mode"] == "in_place", "{task}");
     }
     Ok(())
 }
