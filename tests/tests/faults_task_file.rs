@@ -133,12 +133,12 @@ fn signals_in_any_number_and_order_are_hints() -> Result<()> {
             let mut sent = 0_usize;
             while !ending.load(std::sync::atomic::Ordering::Relaxed) && sent < 100_000 {
                 // HUP rarely: each one makes two processes.
-                let which = plain[if sent % 2000 == 0 { 4 } else { sent % 4 }];
+                let which = plain[if sent.is_multiple_of(2000) { 4 } else { sent % 4 }];
                 drop(signal::send(master, which));
                 drop(signal::send_dysvr(master));
                 sent += 1;
                 // A queue that is always full would be the test's doing, not the master's.
-                if sent % 64 == 0 {
+                if sent.is_multiple_of(64) {
                     std::thread::yield_now();
                 }
             }

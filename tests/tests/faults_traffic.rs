@@ -146,7 +146,8 @@ fn misbehaving_upstreams_are_left_as_nginx_leaves_them() -> Result<()> {
     let rig = Rig::start(&MainConf { workers: 1, ..MainConf::default() })?;
     let dead = { TcpListener::bind("127.0.0.1:0")?.local_addr()? };
     // What the first peer does; then for GET and POST: the status, and how often the second peer was asked.
-    let table: [(&str, &[u8], bool, (u16, usize), (u16, usize)); 6] = [
+    type Row = (&'static str, &'static [u8], bool, (u16, usize), (u16, usize));
+    let table: [Row; 6] = [
         ("closes without an answer", b"", true, (200, 1), (502, 0)),
         // Not an error of the connection, so not one for the next peer (`error timeout`).
         ("answers garbage", b"what?\r\n\r\n", true, (502, 0), (502, 0)),

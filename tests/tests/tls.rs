@@ -176,7 +176,8 @@ fn only_what_is_configured_is_agreed_on() -> Result<()> {
     let chacha = |name: &str| name.contains("CHACHA20");
     let aes128 = |name: &str| name.contains("AES_128");
     type Takes<'t> = &'t dyn Fn(&str) -> bool;
-    let rows: [(&str, &[(&[&'static rustls::SupportedProtocolVersion], Takes<'_>, Option<&str>)]); 4] = [
+    type Offer<'t> = (&'t [&'static rustls::SupportedProtocolVersion], Takes<'t>, Option<&'t str>);
+    let rows: [(&str, &[Offer<'_>]); 4] = [
         (
             "",
             &[
