@@ -98,7 +98,7 @@ fn a_rollout_is_followed_through_its_waves() {
     assert_eq!((tasks.lines().count(), tasks.matches("1.500").count()), (3, 3), "{tasks}");
     assert_eq!(scene.ctl.ok(&["get", "tasks", "n2", "-o", "name"]).lines().count(), 1);
     let page = scene.ctl.ok(&["describe", "rollout", "1"]);
-    for part in ["Phase:     done", "Message:   first", "Wave 2 (2 nodes):", "in-place"] {
+    for part in ["Phase:     done", "Message:   first", "Wave 2 (2 nodes):", "in_place"] {
         assert!(page.contains(part), "{part} in {page}");
     }
     assert!(scene.ctl.ok(&["describe", "node", "n1"]).contains("Observed Revision:  1\n"));

@@ -517,7 +517,7 @@ Configuration:
     assert_eq!(ctl.run(&["describe", "node", "n9"]).code, 1);
     let tasks: serde_json::Value = serde_json::from_str(&ctl.ok(&["get", "tasks", "-o", "json"])).expect("JSON");
     let task = &tasks["items"][0];
-    assert_eq!((&task["status"], &task["mode"]), (&"D".into(), &"in-place".into()));
+    assert_eq!((&task["status"], &task["mode"]), (&"D".into(), &"in_place".into()));
     assert_eq!((&task["timings"]["total_us"], &task["timings"]["workers"][0]["pid"]), (&1142.into(), &20_301.into()));
     let history = ctl.ok(&["rollout", "history"]);
     assert!(history.starts_with("ROLLOUT ") && history.contains("running") && history.contains("why"), "{history}");

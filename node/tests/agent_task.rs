@@ -91,11 +91,12 @@ fn what_cannot_go_in_place_goes_by_reload_and_says_why() {
     node.start_proxy();
     let workers = node.workers();
     let port = free_port();
-    let file = node.write("in/a.conf", &node.vhost_on(port, 11, "a.test", "one"));
+    let text = format!("keepalive_timeout 5s;\n{}", node.vhost_on(port, 11, "a.test", "one"));
+    let file = node.write("in/a.conf", &text);
     let added = node.run(&["task", "add", word(&file)]);
     assert!(added.status.success(), "{added:?}");
     assert_eq!(cell(&added, "mode"), "reload");
-    assert!(cell(&added, "reason").contains(&format!("127.0.0.1:{port} does not listen yet")), "{added:?}");
+    assert!(cell(&added, "reason").contains("\"keepalive_timeout\" in "), "{added:?}");
     assert_eq!(agent_node::get(([127, 0, 0, 1], port).into(), "a.test", "/").unwrap().1, "one");
     wait("other workers", || node.workers().iter().all(|worker| !workers.contains(worker)).then_some(()));
 
