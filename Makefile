@@ -72,7 +72,7 @@ tools:
 	@.ci/packages cc:build-essential
 
 tools-test: tools
-	.ci/packages nginx:nginx-extras etcd:etcd-server python3:python3 systemd-analyze:systemd
+	.ci/packages nginx:nginx-extras etcd:etcd-server strace:strace python3:python3 systemd-analyze:systemd
 	python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/packages :python3-venv
 
 tools-bench: tools

@@ -1,7 +1,7 @@
 //! The command line of `dysvr-node`.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -193,7 +193,7 @@ fn command(command: Command) -> Result<ExitCode, String> {
                 Probed::Live => Question::Live,
                 Probed::Ready => Question::Ready,
             };
-            println!("{}", probe::ask(&place.layout().map_err(text)?, question)?);
+            print(&format!("{}\n", probe::ask(&place.layout().map_err(text)?, question)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify { place, timeout } => verify(&place.layout().map_err(text)?, timeout).or_else(|problem| {
@@ -202,10 +202,16 @@ fn command(command: Command) -> Result<ExitCode, String> {
         }),
         Command::Status { place } => {
             let layout = place.layout().map_err(text)?;
-            print!("{}", status(&layout).map_err(text)?);
+            print(&status(&layout).map_err(text)?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Where output goes may be full or gone: that is an error like any other.
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| format!("standard output: {e}"))
 }
 
 fn task(verb: Verb, layout: Layout, meminfo: PathBuf) -> Result<ExitCode, String> {
@@ -221,15 +227,14 @@ fn task(verb: Verb, layout: Layout, meminfo: PathBuf) -> Result<ExitCode, String
         hand::carry_out(hands, order).await
     });
     let report = report.map_err(|e| e.to_string())?;
-    print!("{}", show::report(&report));
+    print(&show::report(&report))?;
     Ok(if report.status == dysvr_proto::status::Status::Done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn verify(layout: &Layout, timeout: u64) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let finding = runtime.block_on(verify::ask(layout, Duration::from_secs(timeout))).map_err(|e| e.to_string())?;
-    println!("{}", finding.sentence());
-    print!("{}", finding.text);
+    print(&format!("{}\n{}", finding.sentence(), finding.text))?;
     Ok(match finding.outcome {
         Outcome::Equal => ExitCode::SUCCESS,
         Outcome::Different | Outcome::Unloadable => ExitCode::FAILURE,
