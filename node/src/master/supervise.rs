@@ -11,6 +11,7 @@ use crate::log::{self, Level};
 use crate::os::channel::{Channel, Command};
 use crate::os::errno;
 use crate::os::fork::{Fork, fork};
+use crate::os::memory;
 use crate::os::process::exit_now;
 use crate::os::time::monotonic;
 use crate::worker::{self, Birth};
@@ -69,6 +70,7 @@ impl Master {
     /// Forks a whole generation.
     pub(super) fn spawn_generation(&mut self, count: usize) -> io::Result<Vec<SlotId>> {
         log!(Level::Notice, "start worker processes");
+        memory::give_back();
         (0..count).map(|ordinal| self.spawn(ordinal)).collect()
     }
 

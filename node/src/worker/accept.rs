@@ -256,7 +256,12 @@ async fn accept(context: Rc<Context>, room: Rc<Room>, slot: Rc<Slot>) {
             None => Poll::Pending,
         });
         match accepted.await {
-            Ok((stream, remote)) => slot.serve(&context, stream, remote, place),
+            Ok((stream, remote)) => {
+                slot.serve(&context, stream, remote, place);
+                // One at a time, as nginx without multi_accept: whoever wakes first must not take all that wait, or its
+                // siblings get none.
+                tokio::task::yield_now().await;
+            }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
                     log!(Level::Crit, "accept4() failed ({})", errno(&error));
