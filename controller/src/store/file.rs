@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dysvr_proto::id::Epoch;
 use futures_util::stream;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use super::{
     Candidate, Condition, Entry, Event, Leader, Reign, Snapshot, Store, StoreError, StoreRevision, Txn, Verdict, Watch,
-    Write, encode, keys,
+    Write, encode, keys, reign,
 };
 
 /// How many revisions can be read back and watched from.
@@ -124,10 +123,7 @@ impl Store for FileStore {
     async fn campaign(&self, candidate: &Candidate) -> Result<Reign, StoreError> {
         let throne = Arc::clone(&self.throne).lock_owned().await;
         let last = self.get(keys::EPOCH).await?;
-        let epoch = last
-            .as_ref()
-            .and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok())
-            .map_or(Epoch(1), |last| Epoch(last).next());
+        let epoch = reign::next_epoch(last.as_ref());
         let leader = Leader { candidate: candidate.clone(), epoch };
         let txn = Txn::new()
             .when(Condition::as_read(keys::EPOCH, last.as_ref()))

@@ -5,7 +5,13 @@ use std::fmt;
 use dysvr_proto::id::Epoch;
 use tokio::sync::{oneshot, watch};
 
-use super::Condition;
+use super::{Condition, Entry};
+
+/// The epoch of the next reign, after the one that the store has noted.
+pub(super) fn next_epoch(last: Option<&Entry>) -> Epoch {
+    let last = last.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok());
+    last.map_or(Epoch(1), |last| Epoch(last).next())
+}
 
 /// A won election. Dropping it resigns.
 pub struct Reign {

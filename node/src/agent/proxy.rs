@@ -15,7 +15,7 @@ use dysvr_conf::syntax;
 use super::overlay::Overlay;
 use crate::dysvr;
 use crate::os::pidfd::PidFd;
-use crate::os::procfs::{is_running, parent};
+use crate::os::procfs::{is_running, parent, stat_fields};
 pub use crate::version::PROGRAM;
 
 /// Where things are on this machine.
@@ -211,9 +211,9 @@ fn check_age(pid: u32, written: i64) -> Result<(), String> {
     Ok(())
 }
 
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold blanks and parentheses.
+/// Field 22 of `/proc/PID/stat`.
 fn start_ticks(stat: &str) -> Option<i64> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat_fields(stat)?.nth(19)?.parse().ok()
 }
 
 /// The children of a process, without a master's twin, which serves nobody.

@@ -42,12 +42,17 @@ pub(super) struct Defined {
 /// Names of variables that mean something without a map: a map that comes or goes changes what vhosts have made of them.
 const FAMILIES: [&str; 5] = ["http_", "sent_http_", "upstream_http_", "arg_", "cookie_"];
 
+/// What every definition has.
+struct Head<'d> {
+    name: &'d str,
+    place: Option<&'d Place>,
+    uses: &'d [Use],
+}
+
 /// A map or a log format.
 trait Definition: Default {
     const WHAT: &'static str;
-    fn name(&self) -> &str;
-    fn place(&self) -> Option<&Place>;
-    fn uses(&self) -> &[Use];
+    fn head(&self) -> Head<'_>;
     fn user(index: u16) -> Use;
     /// What a full load says of a use when it is gone.
     fn unknown(name: &str) -> String;
@@ -56,16 +61,8 @@ trait Definition: Default {
 impl Definition for Map {
     const WHAT: &'static str = "map";
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    fn uses(&self) -> &[Use] {
-        &self.uses
+    fn head(&self) -> Head<'_> {
+        Head { name: &self.name, place: self.place.as_ref(), uses: &self.uses }
     }
 
     fn user(index: u16) -> Use {
@@ -80,16 +77,8 @@ impl Definition for Map {
 impl Definition for Format {
     const WHAT: &'static str = "log_format";
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    fn uses(&self) -> &[Use] {
-        &self.uses
+    fn head(&self) -> Head<'_> {
+        Head { name: &self.name, place: self.place.as_ref(), uses: &self.uses }
     }
 
     fn user(index: u16) -> Use {
@@ -303,13 +292,13 @@ struct Replaced<'r, T> {
 
 impl<T: Definition> Replaced<'_, T> {
     fn old(&self) -> impl Iterator<Item = (u16, &Arc<T>)> {
-        let named = |definition: &T| self.names.iter().any(|name| **name == *definition.name());
-        (0..).zip(self.all).filter(move |(_, definition)| !definition.name().is_empty() && named(definition))
+        let named = |definition: &T| self.names.iter().any(|name| **name == *definition.head().name);
+        (0..).zip(self.all).filter(move |(_, definition)| !definition.head().name.is_empty() && named(definition))
     }
 
     fn count(&self, defined: &mut Defined) {
-        self.old().for_each(|(_, definition)| defined.count(definition.uses(), &[], -1));
-        self.new.iter().for_each(|(_, definition)| defined.count(definition.uses(), &[], 1));
+        self.old().for_each(|(_, definition)| defined.count(definition.head().uses, &[], -1));
+        self.new.iter().for_each(|(_, definition)| defined.count(definition.head().uses, &[], 1));
     }
 
     /// The table after the change.
@@ -317,15 +306,15 @@ impl<T: Definition> Replaced<'_, T> {
         let what = T::WHAT;
         let mut seen: HashMap<&str, &T> = HashMap::new();
         for (_, definition) in self.new {
-            if seen.insert(definition.name(), definition).is_some() {
-                return Err(twice::<T>(definition.name(), definition.place()));
+            if seen.insert(definition.head().name, definition).is_some() {
+                return Err(twice::<T>(definition.head().name, definition.head().place));
             }
         }
         let mut standing: HashMap<&str, u16> = HashMap::new();
         for (index, definition) in self.old() {
-            let name = definition.name();
+            let name = definition.head().name;
             if standing.insert(name, index).is_some() || (kind == Kind::Add && seen.contains_key(name)) {
-                return Err(twice::<T>(name, definition.place()));
+                return Err(twice::<T>(name, definition.head().place));
             }
         }
         let mut all = self.all.to_vec();

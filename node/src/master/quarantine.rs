@@ -162,14 +162,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 /// What an operator finds it by.
 fn name_of(vhost: &Vhost) -> String {
-    use dysvr_conf::model::ServerName;
-    let name = match vhost.conf.names.first() {
-        Some(ServerName::Exact(name)) => name.to_string(),
-        Some(ServerName::Leading(name)) => format!("*.{name}"),
-        Some(ServerName::Trailing(name)) => format!("{name}.*"),
-        Some(ServerName::Regex { regex, .. }) => format!("~{}", regex.pattern()),
-        None => String::new(),
-    };
+    let name = vhost.conf.names.first().map(ToString::to_string).unwrap_or_default();
     let id = vhost.conf.vsvc_id.map_or_else(|| "none".to_owned(), |id| id.0.to_string());
     format!("vsvc_id={id} server_name={name:?} in {}", vhost.conf.place)
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::Master;
 use super::workers::SlotId;
 use crate::log::Level;
-use crate::os::signal;
 use crate::os::time::monotonic;
 use crate::os::zone::{Beat, TASK};
+use crate::os::{procfs, signal};
 
 /// Looks per `dysvr_watchdog`.
 const LOOKS: u32 = 4;
@@ -136,10 +136,9 @@ impl Master {
     }
 }
 
-/// Fields of /proc/PID/stat behind the name.
 fn of_proc(pid: i32) -> Option<Process> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = procfs::stat_fields(&text)?;
     let state = fields.next()?.chars().next()?;
     let ticks: u64 = fields.skip(10).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     // Clock ticks are hundredths of a second on every Linux that we know.

@@ -45,10 +45,13 @@ pub fn sockets(pid: u32) -> std::io::Result<Vec<(i32, String)>> {
     Ok(sockets.collect())
 }
 
-/// A field of `/proc/PID/stat`, counted from the one behind the name (which may hold blanks and parentheses).
 fn stat_field(pid: u32, index: usize) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(index).map(str::to_owned)
+    stat_fields(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.nth(index).map(str::to_owned)
+}
+
+/// The fields of `/proc/PID/stat`, from the one behind the name (which may hold blanks and parentheses) on.
+pub fn stat_fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 #[cfg(test)]

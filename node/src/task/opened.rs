@@ -48,16 +48,9 @@ impl Held {
         Ok(Self { path: path.to_owned(), file, writable, bytes })
     }
 
-    /// Answers a file that is not understood: its own lines stay, as comments, under a line that says why, so that
-    /// whoever wrote it sees the verdict and nothing is lost.
+    /// Answers a file that is not understood.
     pub fn refuse(&mut self, error: &str) -> Result<(), NotWritten> {
-        let mut text = format!("# status=F reason={error:?}\n");
-        for line in String::from_utf8_lossy(&self.bytes).lines() {
-            text.push_str("# ");
-            text.push_str(line);
-            text.push('\n');
-        }
-        self.replace(text.into_bytes())
+        self.replace(refusal(&self.bytes, error))
     }
 
     fn replace(&mut self, bytes: Vec<u8>) -> Result<(), NotWritten> {
@@ -246,6 +239,18 @@ impl OpenTaskFile {
         }
         Ok(())
     }
+}
+
+/// The answer to a file that is not understood: its own lines stay, as comments, under a line that says why, so that
+/// whoever wrote it sees the verdict and nothing is lost.
+pub fn refusal(bytes: &[u8], error: &str) -> Vec<u8> {
+    let mut text = format!("# status=F reason={error:?}\n");
+    for line in String::from_utf8_lossy(bytes).lines() {
+        text.push_str("# ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.into_bytes()
 }
 
 /// Where the letter of `status=X` stands in a line that was read.

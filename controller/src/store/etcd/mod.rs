@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dysvr_proto::id::Epoch;
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, PutOptions, Txn as EtcdTxn, TxnOp,
     WatchOptions, WatchStream,
@@ -27,7 +26,7 @@ use self::lease::{LEASE_SECONDS, keep};
 use self::members::Members;
 use super::{
     Candidate, Cause, Condition, DEADLINE, Entry, Event, Leader, Reign, Snapshot, Store, StoreError, StoreRevision,
-    Txn, Verdict, Watch, Write, encode, keys,
+    Txn, Verdict, Watch, Write, encode, keys, reign,
 };
 
 /// Below it stand all keys.
@@ -151,10 +150,7 @@ impl EtcdStore {
             .id();
         let began = Instant::now();
         let last = self.get(keys::EPOCH).await?;
-        let epoch = last
-            .as_ref()
-            .and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok())
-            .map_or(Epoch(1), |last| Epoch(last).next());
+        let epoch = reign::next_epoch(last.as_ref());
         let leader = Leader { candidate: candidate.clone(), epoch };
         let txn = EtcdTxn::new()
             .when([

@@ -147,27 +147,17 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dysvr_conf::model::{ListenAddr, OrderKey, Peer};
-    use dysvr_conf::problem::Place;
+    use crate::http::upstream::fixture;
+    use dysvr_conf::model::{ListenAddr, Peer};
 
     fn upstream(peers: &[(&str, u32, bool)]) -> Upstream {
         let peer = |(name, weight, backup): &(&str, u32, bool)| Peer {
-            addr: ListenAddr::Unix(format!("/{name}").into()),
-            name: (*name).into(),
             weight: *weight,
             max_fails: 2,
-            fail_timeout: 10,
             backup: *backup,
-            down: false,
+            ..fixture::peer(ListenAddr::Unix(format!("/{name}").into()), name)
         };
-        Upstream {
-            name: "u".into(),
-            place: Place { file: std::path::Path::new("/x").into(), line: 1 },
-            order: OrderKey::default(),
-            digest: dysvr_conf::digest::Digest::default(),
-            peers: peers.iter().map(peer).collect(),
-            keepalive: None,
-        }
+        fixture::upstream(peers.iter().map(peer))
     }
 
     fn round(state: &State, conf: &Upstream, now: u64, outcome: impl Fn(&str) -> Outcome) -> String {

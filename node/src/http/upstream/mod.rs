@@ -5,6 +5,8 @@
 
 mod balance;
 mod connection;
+#[cfg(test)]
+mod fixture;
 mod pool;
 mod reaper;
 

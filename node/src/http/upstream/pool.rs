@@ -102,30 +102,14 @@ mod tests {
     use std::net::TcpListener;
     use std::task::Poll;
 
-    use dysvr_conf::model::{ListenAddr, OrderKey, Peer, Upstream};
-    use dysvr_conf::problem::Place;
+    use dysvr_conf::model::{ListenAddr, Upstream};
 
     use super::*;
-    use crate::http::upstream::{Reaper, State, Turn, connect};
+    use crate::http::upstream::{Reaper, State, Turn, connect, fixture};
 
     fn upstream(sockets: &[&TcpListener]) -> Upstream {
-        let peer = |socket: &&TcpListener| Peer {
-            addr: ListenAddr::Inet(socket.local_addr().unwrap()),
-            name: "p".into(),
-            weight: 1,
-            max_fails: 1,
-            fail_timeout: 10,
-            backup: false,
-            down: false,
-        };
-        Upstream {
-            name: "u".into(),
-            place: Place { file: std::path::Path::new("/x").into(), line: 1 },
-            order: OrderKey::default(),
-            digest: dysvr_conf::digest::Digest::default(),
-            peers: sockets.iter().map(peer).collect(),
-            keepalive: Some(4),
-        }
+        let peer = |socket: &&TcpListener| fixture::peer(ListenAddr::Inet(socket.local_addr().unwrap()), "p");
+        Upstream { keepalive: Some(4), ..fixture::upstream(sockets.iter().map(peer)) }
     }
 
     /// A connection to each peer, all of them idle in the pool.

@@ -10,7 +10,7 @@ use crate::log::Level;
 use crate::os::errno;
 use crate::task::TaskLine;
 use crate::task::file::{Durability, read_to_quote, write_whole};
-use crate::task::opened::{Held, NotWritten, OpenTaskFile};
+use crate::task::opened::{Held, NotWritten, OpenTaskFile, refusal};
 
 impl Master {
     /// Reads the task file that stands there now. A file that is none is answered.
@@ -82,17 +82,10 @@ pub(in crate::master) fn say_unwritten(result: Result<(), NotWritten>, path: &Pa
     }
 }
 
-/// Answers a file that must not be read as tasks, or cannot be: its own lines stay, as comments, under a line that says why, so that
-/// whoever wrote it sees the verdict and nothing is lost.
+/// Answers a file that must not be read as tasks, or cannot be.
 fn refuse_file(path: &Path, error: &str) {
     let Ok(bytes) = read_to_quote(path) else { return };
-    let mut text = format!("# status=F reason={error:?}\n");
-    for line in String::from_utf8_lossy(&bytes).lines() {
-        text.push_str("# ");
-        text.push_str(line);
-        text.push('\n');
-    }
-    if let Err(error) = write_whole(path, text.as_bytes(), Durability::Visible) {
+    if let Err(error) = write_whole(path, &refusal(&bytes, error), Durability::Visible) {
         log!(Level::Crit, "writing \"{}\" failed ({})", path.display(), errno(&error));
     }
 }
