@@ -52,6 +52,8 @@ impl Rig {
         let proxy = Proxy::start_by(command, &binary, prefix)?;
         let rig = Self { proxy, origin, folder, workers: conf.workers, last_task: 0.into() };
         rig.all_workers()?;
+        // Whoever answers has said to the master that it serves.
+        rig.everywhere("good.example", 200)?;
         Ok(rig)
     }
 

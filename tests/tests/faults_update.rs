@@ -51,6 +51,8 @@ fn fail_at(faults: &[(&str, &str)]) -> Result<()> {
         for pid in rig.proxy.workers() {
             if procfs::state(pid) == Some('T') {
                 signal::send(pid, Signal::SIGKILL)?;
+                // Until then it counts as one of all.
+                wait::until("the stopped worker to end", LIMIT, || !procfs::alive(pid))?;
             }
         }
         rig.all_workers().with_context(context)?;
