@@ -103,6 +103,7 @@ impl Cycle {
         let addresses = self.prepare_addresses(&change, &gone)?;
         if change.kind != Kind::Load {
             self.check_ssl(&change, &gone)?;
+            self.check_caches(&change, &gone)?;
         }
 
         let http = self.http();
@@ -180,6 +181,7 @@ impl Cycle {
                 vhosts.remove(&id);
             }
         }
+        self.commit_caches(&prepared.gone, &prepared.new);
         self.commit_upstreams(prepared.upstreams, &prepared.gone, &prepared.new);
         for listener in &prepared.addresses.fresh {
             listeners.insert(listener.addr.clone(), Rc::clone(listener));

@@ -5,6 +5,7 @@
 //! holds the vhost that it began with (`Rc`); one that was deleted or replaced is freed when its last request ends.
 
 mod addresses;
+mod caches;
 mod change;
 mod definitions;
 pub mod differ;
@@ -89,6 +90,7 @@ pub struct Cycle {
     sum: Cell<Option<Sum>>,
     /// What TLS runs with.
     tls: Configs,
+    caches: RefCell<caches::Caches>,
     /// Whether vhosts that join open their log files; not in a cycle that is made to be looked at.
     opens_logs: bool,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
@@ -115,6 +117,7 @@ impl Cycle {
         let cycle = Self {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),
             files: RefCell::new(files::Files::new(conf.http.as_ref())),
+            caches: RefCell::new(caches::Caches::new(conf.http.as_ref().map(|http| &*http.srv))),
             definitions: RefCell::new(definitions::Definitions::new(conf.http.take().map(Rc::new))),
             conf: Rc::new(conf),
             listeners: RefCell::default(),

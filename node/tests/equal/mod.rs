@@ -2,3 +2,6 @@
 
 pub mod answers;
 pub mod site;
+mod tasks;
+mod texts;
+mod tls;
