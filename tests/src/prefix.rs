@@ -114,13 +114,16 @@ impl Prefix {
         self.path().join("conf").join(name)
     }
 
-    /// Writes a file below conf/.
+    /// Writes a file below conf/, whole at once: a reload may read it at any moment.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.conf(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        let beside = path.with_file_name(format!(".{own}.new"));
+        let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path));
+        written.with_context(|| format!("writing {}", path.display()))
     }
 
     /// Where the first vhost listens.

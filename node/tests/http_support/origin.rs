@@ -188,11 +188,6 @@ fn serve(stream: TcpStream, requests: &AtomicUsize, delivered: &AtomicUsize) -> 
                 }
             }
         }
-        let closes = request.line.ends_with("HTTP/1.0")
-            || request.headers.iter().any(|header| header.eq_ignore_ascii_case("connection: close"));
-        if closes {
-            return Ok(());
-        }
     }
     Ok(())
 }
