@@ -271,7 +271,7 @@ impl Master {
                 Command::Prepared => self.round_input(now, Input::Prepared(slot, message.version)),
                 Command::Committed => self.on_committed(now, slot, message.version),
                 Command::Refused => {
-                    let said = self.zone.said(slot);
+                    let said = self.zone.slot(slot).said();
                     let reason = if said.reason.is_empty() { "no reason given".into() } else { said.reason };
                     let pid = self.workers.get(slot).map_or(0, |worker| worker.pid);
                     self.round_input(now, Input::Refused(slot, message.version, format!("worker {pid}: {reason}")));
@@ -282,7 +282,7 @@ impl Master {
                 }
                 Command::Panicked => {
                     let worker = self.workers.get(slot);
-                    let mark = worker.and_then(|worker| worker.zone.panicked(slot, message.version));
+                    let mark = worker.and_then(|worker| worker.zone.slot(slot).panicked(message.version));
                     let what = format!("worker process {} panicked", worker.map_or(0, |worker| worker.pid));
                     if let Some(mark) = mark {
                         self.blame(mark, &what);
@@ -315,7 +315,8 @@ impl Master {
             self.task_lost(slot);
             self.round_input(now, Input::Died(slot));
             self.reload.gone(slot);
-            if let Some((signal, mark)) = crash.zip(worker.zone.beat(slot).running.filter(|mark| *mark != TASK)) {
+            if let Some((signal, mark)) = crash.zip(worker.zone.slot(slot).beat().running.filter(|mark| *mark != TASK))
+            {
                 let how = if worker.stuck { "was stuck".to_owned() } else { format!("exited on signal {signal}") };
                 self.blame(mark, &format!("worker process {pid} {how}"));
             }

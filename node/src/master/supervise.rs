@@ -104,7 +104,7 @@ impl Master {
         let slot = self.workers.vacant().ok_or_else(|| io::Error::other("no slot is free for another worker"))?;
         let (ours, theirs) = Channel::pair()?;
         let sockets = self.sockets.of_worker(ordinal)?;
-        self.zone.claim(slot, 0);
+        self.zone.slot(slot).claim();
         // Read before the fork: the child may run late, and the zone, which is shared, then shows a version that the
         // child's copy of the cycle does not have.
         let version = self.zone.version();

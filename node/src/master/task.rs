@@ -23,7 +23,7 @@ use crate::os::channel::Command;
 use crate::os::errno;
 use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
-use crate::os::zone::MAX_MESSAGE;
+use crate::os::zone::{MAX_MESSAGE, NotPublished};
 use crate::task::opened::OpenTaskFile;
 use crate::task::{Mode, TaskLine, WorkerTime};
 
@@ -212,23 +212,19 @@ impl Master {
             Refusal::Wrong(format!("memory for the task's {} bytes: {}", message.len(), errno(&error)))
         })?;
         let trylock = self.cycle.http().is_some_and(|http| http.main.dysvr.trylock);
-        let taken = || Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into());
-        let guard = match self.zone.lock(trylock) {
-            Some(guard) => guard,
-            None if trylock => return Err(taken()),
-            None => {
-                log!(
-                    Level::Alert,
-                    "[dysvr] the mutex of dysvr_shm_zone is held by a worker that does not go on: made anew"
-                );
-                self.zone.reset().map_err(|_| taken())?;
-                self.zone.lock(true).ok_or_else(taken)?
+        let published = self.zone.publish(message, trylock).map_err(|error| match error {
+            NotPublished::Taken => Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into()),
+            NotPublished::TooLarge => {
+                Refusal::NeedsReload(format!("the task's {} bytes are more than {MAX_MESSAGE}", message.len()))
             }
-        };
-        let version = guard.publish(message).ok_or_else(|| {
-            Refusal::NeedsReload(format!("the task's {} bytes are more than {MAX_MESSAGE}", message.len()))
         })?;
-        Ok((version, text))
+        if published.anew {
+            log!(
+                Level::Alert,
+                "[dysvr] the mutex of dysvr_shm_zone was held by a worker that does not go on: made anew"
+            );
+        }
+        Ok((published.version, text))
     }
 
     /// Feeds the round, if there is one, and does what it says.
@@ -322,7 +318,7 @@ impl Master {
         let version = running.round.version();
         let mut task = running.file.task(running.index).clone();
         let times = running.members.iter().filter_map(|&slot| {
-            let said = self.zone.said(slot);
+            let said = self.zone.slot(slot).said();
             let pid = self.workers.get(slot)?.pid as u32;
             (said.version == version).then_some(WorkerTime {
                 pid,

@@ -109,7 +109,7 @@ impl Master {
         self.watchdog.next = Some(now + pause);
         let mut stuck = Vec::new();
         for (slot, worker) in self.workers.iter() {
-            let beat = worker.zone.beat(slot);
+            let beat = worker.zone.slot(slot).beat();
             let limit = if beat.running == Some(TASK) { limit.max(self.task_timeout()) } else { limit };
             if let Some(age) = self.watchdog.look(now, limit, (slot, worker.pid), beat, || of_proc(worker.pid)) {
                 stuck.push((slot, worker.pid, age));

@@ -2,6 +2,7 @@
 
 mod accept;
 mod control;
+pub mod follow;
 mod update;
 
 pub use accept::LINGER;

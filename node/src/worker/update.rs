@@ -7,6 +7,7 @@ use std::rc::Rc;
 use dysvr_conf::intern::Interner;
 
 use super::accept::{Accepts, Ready};
+use super::follow::Follower;
 
 use crate::cycle::{Cycle, Prepared, Refusal};
 use crate::dysvr::message::Message;
@@ -23,10 +24,8 @@ use crate::os::{errno, listen};
 pub struct Updater {
     zone: Rc<Zone>,
     slot: usize,
-    /// The last version that this worker has met.
-    version: u64,
+    follower: Follower<(Prepared, Vec<Ready>)>,
     interner: Interner,
-    prepared: Option<(Prepared, Vec<Ready>)>,
     /// Sockets that were sent for a version.
     sockets: (u64, Vec<OwnedFd>),
     /// The message of a version that is too large for the zone.
@@ -38,7 +37,8 @@ impl Updater {
     /// For a worker that was born with the configuration of `version`.
     pub fn new(zone: Rc<Zone>, slot: usize, version: u64, interner: Interner) -> Self {
         let said = Said::default();
-        Self { zone, slot, version, interner, prepared: None, sockets: Default::default(), text: None, said }
+        let follower = Follower::new(version);
+        Self { zone, slot, follower, interner, sockets: Default::default(), text: None, said }
     }
 
     /// Takes in sockets for a version that is to be prepared.
@@ -59,18 +59,16 @@ impl Updater {
     pub fn prepare(&mut self, cycle: &Cycle, accepts: &Accepts, version: u64) -> Command {
         let began = monotonic();
         log!(Level::Notice, "dysvr_worker_dyreload_process begin {}ms", unix().as_millis());
-        if version != self.version + 1 {
-            // What was missed is not known: no guessing.
-            log!(Level::Error, "[dysvr] the version jumped from {} to {version}", self.version);
+        if !self.follower.meet(version) {
+            log!(Level::Error, "[dysvr] the version jumped from {} to {version}", self.follower.version());
             return Command::Lost;
         }
-        self.version = version;
         let prepared = guarded(|| self.try_prepare(cycle, accepts, version)).map_err(|refusal| refusal.to_string());
         let prepare_us = monotonic().saturating_sub(began).as_micros() as u64;
         self.said = Said { version, prepare_us, commit_us: 0, reason: String::new() };
         let answer = match prepared {
             Ok(prepared) => {
-                self.prepared = Some(prepared);
+                self.follower.prepared(prepared);
                 Command::Prepared
             }
             Err(reason) => {
@@ -79,7 +77,7 @@ impl Updater {
                 Command::Refused
             }
         };
-        self.zone.say(self.slot, &self.said);
+        self.zone.slot(self.slot).say(&self.said);
         #[cfg(feature = "poison")]
         crate::poison::point("prepared", &self.zone, self.slot);
         answer
@@ -130,10 +128,7 @@ impl Updater {
     /// Makes the prepared version so. `None`: there is none of that version.
     pub fn commit(&mut self, context: &Rc<Context>, accepts: &Accepts, version: u64) -> Option<Command> {
         let began = monotonic();
-        if version != self.version {
-            return None;
-        }
-        let (prepared, ready) = self.prepared.take()?;
+        let (prepared, ready) = self.follower.commit(version)?;
         #[cfg(feature = "poison")]
         crate::poison::point("commit", &self.zone, self.slot);
         let committed = context.cycle.commit(prepared);
@@ -151,7 +146,7 @@ impl Updater {
         }
         self.said.commit_us = monotonic().saturating_sub(began).as_micros() as u64;
         self.prove(&context.cycle);
-        self.zone.say(self.slot, &self.said);
+        self.zone.slot(self.slot).say(&self.said);
         let cost = (self.said.prepare_us + self.said.commit_us).div_ceil(1000);
         log!(Level::Notice, "dysvr_worker_dyreload_process end {}ms cost {cost}ms", unix().as_millis());
         Some(Command::Committed)
@@ -162,13 +157,12 @@ impl Updater {
         let digest = cycle.digest().0;
         #[cfg(feature = "poison")]
         let digest = digest ^ u128::from(crate::poison::taken("proof"));
-        self.zone.prove(self.slot, digest);
+        self.zone.slot(self.slot).prove(digest);
     }
 
     /// Forgets what was prepared; the version is met all the same.
     pub fn abort(&mut self, version: u64) {
-        self.version = self.version.max(version);
-        self.prepared = None;
+        self.follower.abort(version);
         self.sockets = Default::default();
         self.text = None;
     }

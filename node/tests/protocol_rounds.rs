@@ -1,0 +1,44 @@
+//! Whole tasks under shuttle: the product's zone, slots, rounds and followers, with a master and workers as threads whose
+//! schedules are drawn at random. Workers die and are stopped at any access to the shared memory, messages get lost, workers
+//! refuse, and those that do not follow are replaced.
+//!
+//! `DYSVR_ROUNDS=1000000 cargo test --release -p dysvr-node --test protocol_rounds` tries more schedules. A failure prints
+//! its schedule, which `shuttle::replay` repeats.
+
+#![allow(missing_docs)]
+
+use shuttle as engine;
+
+#[path = "protocol/atomic.rs"]
+mod atomic;
+#[allow(dead_code, reason = "the product's")]
+#[path = "../src/os/zone/message.rs"]
+mod message;
+#[path = "protocol/mutex.rs"]
+mod mutex;
+#[allow(dead_code, reason = "the product's")]
+#[path = "../src/os/zone/slot.rs"]
+mod slot;
+#[allow(dead_code, reason = "the product's")]
+#[path = "../src/os/zone/words.rs"]
+mod words;
+#[path = "protocol/world/mod.rs"]
+mod world;
+
+/// How often a mutex is tried before its holder is given up: sometimes one that only reads slowly is, too.
+const PATIENCE: usize = 6;
+
+#[test]
+fn whatever_becomes_of_workers_and_messages_every_task_ends_as_it_must() {
+    let rounds = std::env::var("DYSVR_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2_000);
+    let seen = std::sync::Arc::new(world::Seen::default());
+    let mut config = shuttle::Config::new();
+    // A panic is told from the stack of its thread.
+    config.stack_size = 1 << 19;
+    // It knows no weak orders; `protocol_orders.rs` does.
+    config.silence_warnings = true;
+    let scheduler = shuttle::scheduler::RandomScheduler::new(rounds);
+    let watched = std::sync::Arc::clone(&seen);
+    shuttle::Runner::new(scheduler, config).run(move || world::run(&watched));
+    seen.check();
+}
