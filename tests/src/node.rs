@@ -143,6 +143,12 @@ impl Node {
     }
 }
 
+impl AsRef<Prefix> for Node {
+    fn as_ref(&self) -> &Prefix {
+        &self.prefix
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         // The agent first, or it would start another proxy. A proxy whose agent has crashed, and workers whose master

@@ -184,6 +184,12 @@ impl Proxy {
     }
 }
 
+impl AsRef<Prefix> for Proxy {
+    fn as_ref(&self) -> &Prefix {
+        &self.prefix
+    }
+}
+
 /// Runs a program with nginx's command line for a prefix, to its end.
 ///
 /// # Errors

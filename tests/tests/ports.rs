@@ -19,6 +19,7 @@ use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Verdict};
+use dysvr_tests::verify::verify;
 use dysvr_tests::{ports, signal, wait};
 use nix::sys::signal::Signal;
 
@@ -27,13 +28,15 @@ struct Site {
     proxy: Proxy,
     workers: BTreeSet<i32>,
     task_id: u64,
+    /// Clients take all of the processor, and a look, which yields to everybody, would take long.
+    busy: bool,
 }
 
 impl Site {
     fn start() -> Result<Self> {
         let proxy = Proxy::start(&MainConf::default())?;
         wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
-        Ok(Self { workers: proxy.workers(), proxy, task_id: 0 })
+        Ok(Self { workers: proxy.workers(), proxy, task_id: 0, busy: false })
     }
 
     /// Writes the vhost of an id with these listens, and runs the task.
@@ -45,17 +48,27 @@ impl Site {
     }
 
     fn add(&mut self, id: u64, listens: &[&str]) -> Result<()> {
-        done(&self.put(Kind::Add, id, listens)?)
+        let verdict = self.put(Kind::Add, id, listens)?;
+        self.done(&verdict)
     }
 
     fn modify(&mut self, id: u64, listens: &[&str]) -> Result<()> {
-        done(&self.put(Kind::Modify, id, listens)?)
+        let verdict = self.put(Kind::Modify, id, listens)?;
+        self.done(&verdict)
     }
 
     fn delete(&mut self, id: u64) -> Result<()> {
         fs::remove_file(self.proxy.prefix.conf(&file_of(id)))?;
         self.task_id += 1;
-        done(&self.proxy.task(Kind::Delete, &[], &[id], &[], self.task_id)?)
+        self.done(&self.proxy.task(Kind::Delete, &[], &[id], &[], self.task_id)?)
+    }
+
+    fn done(&self, verdict: &Verdict) -> Result<()> {
+        ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
+        if !self.busy {
+            verify(&self.proxy)?;
+        }
+        Ok(())
     }
 
     /// Every worker answers on the address with the vhost of this id.
@@ -85,11 +98,6 @@ fn file_of(id: u64) -> String {
 fn vhost(id: u64, listens: &[&str]) -> String {
     let listens: String = listens.iter().map(|listen| format!("    listen {listen};\n")).collect();
     format!("server {{\n    vsvc_id {id};\n{listens}    return 200 \"vhost {id}\";\n}}\n")
-}
-
-fn done(verdict: &Verdict) -> Result<()> {
-    ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
-    Ok(())
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -127,7 +135,7 @@ fn a_port_opens_with_its_first_vhost_and_closes_with_its_last() -> Result<()> {
     // A port is changed, and the one that is left closes.
     site.modify(2, &[&format!("127.0.0.1:{one}")])?;
     refused(local(two))?;
-    for _ in 0..20 {
+    for _ in 0..10 {
         site.delete(2)?;
         refused(local(one))?;
         // Nobody holds it: it can be bound again by anybody, and then by us.
@@ -150,7 +158,7 @@ fn connections_of_a_closed_port_end_politely() -> Result<()> {
     );
     site.proxy.prefix.write(&file_of(1), &text)?;
     site.task_id = 1;
-    done(&site.proxy.task(Kind::Add, &[&file_of(1)], &[1], &[], 1)?)?;
+    site.done(&site.proxy.task(Kind::Add, &[&file_of(1)], &[1], &[], 1)?)?;
     let mut idle = client::pin_every_worker(local(port), "any.example", &site.workers, LIMIT)?;
     let mut running = Connection::open(local(port))?;
     running.send("GET", "/drip?count=60&every_ms=20", &[("Host", "any.example")], b"")?;
@@ -234,8 +242,9 @@ fn ipv6_addresses_open_and_close() -> Result<()> {
     site.serves(local(both), 2)?;
     let verdict = site.put(Kind::Modify, 2, &[&format!("[::]:{both}")])?;
     ensure!(!verdict.done && verdict.line.reason().contains("needs a reload: the listen options"), "{verdict:?}");
-    site.delete(1)?;
+    // First the one whose file says what was refused.
     site.delete(2)?;
+    site.delete(1)?;
     refused(v6(one))?;
     refused(v6(both))?;
     site.undisturbed()
@@ -284,6 +293,7 @@ fn a_wildcard_comes_and_goes_beside_an_exact_address() -> Result<()> {
     let port = ports::free()?;
     let (exact, wildcard) = (format!("127.0.0.1:{port}"), format!("{port}"));
     site.add(1, &[&exact])?;
+    site.busy = true;
     let load = Load::start(local(port), 10, &["any.example"], "/")?;
     let comers = Comers::start(local(port), 4, false)?;
     for _ in 0..5 {
@@ -302,6 +312,7 @@ fn a_wildcard_comes_and_goes_beside_an_exact_address() -> Result<()> {
     comers.stop()?;
     let report = load.stop()?;
     ensure!(report.failures.is_empty(), "{:?}", report.failures);
+    verify(&site.proxy)?;
     site.undisturbed()
 }
 
@@ -312,6 +323,7 @@ fn a_wildcard_goes_and_an_exact_address_that_it_covered_stays() -> Result<()> {
     let (exact, wildcard) = (format!("127.0.0.1:{port}"), format!("{port}"));
     site.add(2, &[&wildcard])?;
     site.add(1, &[&exact])?;
+    site.busy = true;
     let load = Load::start(local(port), 10, &["any.example"], "/")?;
     let comers = Comers::start(local(port), 4, false)?;
     for _ in 0..5 {
@@ -332,6 +344,7 @@ fn a_wildcard_goes_and_an_exact_address_that_it_covered_stays() -> Result<()> {
     comers.stop()?;
     let report = load.stop()?;
     ensure!(report.failures.is_empty(), "{:?}", report.failures);
+    site.busy = false;
     // One task changes a vhost from the wildcard to the exact address, and back.
     site.delete(1)?;
     for _ in 0..3 {
@@ -418,10 +431,12 @@ fn an_agent_opens_and_closes_ports_in_place() -> Result<()> {
     };
     let added = node.task(&["add", &file])?;
     ensure!(added.status.success() && !said(&added).contains("reload"), "{}", said(&added));
+    verify(&node)?;
     let answers = client::ask_every_worker(local(port), &workers, "any.example", "/", LIMIT)?;
     ensure!(answers.values().all(|reply| reply.text() == "vhost 1"), "{answers:?}");
     let deleted = node.task(&["delete", "1"])?;
     ensure!(deleted.status.success() && !said(&deleted).contains("reload"), "{}", said(&deleted));
+    verify(&node)?;
     refused(local(port))?;
     ensure!(node.workers() == workers, "workers were replaced");
     Ok(())
@@ -448,7 +463,7 @@ fn a_plain_connection_ends_when_its_port_becomes_tls() -> Result<()> {
     site.serves(local(port), 1)?;
     site.proxy.prefix.write(&file_of(1), &tls)?;
     site.task_id += 1;
-    done(&site.proxy.task(Kind::Modify, &[&file_of(1)], &[1], &[], site.task_id)?)?;
+    site.done(&site.proxy.task(Kind::Modify, &[&file_of(1)], &[1], &[], site.task_id)?)?;
     for (pid, connection) in &mut idle {
         let read = connection.stream().read(&mut [0; 1]).with_context(|| format!("the connection to worker {pid}"))?;
         ensure!(read == 0, "worker {pid} says something");
@@ -466,7 +481,7 @@ fn sockets_that_do_not_reach_a_worker_fail_the_task() -> Result<()> {
     let main = "worker_rlimit_nofile 60;\n".to_owned();
     let proxy = Proxy::start(&MainConf { main, ..MainConf::default() })?;
     wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
-    let mut site = Site { workers: proxy.workers(), proxy, task_id: 0 };
+    let mut site = Site { workers: proxy.workers(), proxy, task_id: 0, busy: false };
     let all: Vec<u16> = (0..100).map(|_| ports::free()).collect::<Result<_>>()?;
     let listens: Vec<String> = all.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let listens: Vec<&str> = listens.iter().map(String::as_str).collect();

@@ -14,6 +14,7 @@ use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Verdict};
 use dysvr_tests::tls::{Client, Handshakes, Pair};
+use dysvr_tests::verify::done;
 use dysvr_tests::{ports, process, wait};
 use rustls::version::{TLS12, TLS13};
 
@@ -44,11 +45,6 @@ fn start() -> Result<(Proxy, SocketAddr)> {
     let proxy = Proxy::start(&MainConf::default())?;
     wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
     Ok((proxy, (Ipv4Addr::LOCALHOST, ports::free()?).into()))
-}
-
-fn done(verdict: &Verdict) -> Result<()> {
-    ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
-    Ok(())
 }
 
 /// Adds a vhost by a task of its id.
@@ -84,15 +80,15 @@ fn https_vhosts_come_and_go_in_place() -> Result<()> {
     let (a, b) = (made(&proxy.prefix, "a")?, made(&proxy.prefix, "b")?);
     let client = Client::new()?;
     // On a new port, then on one that is there.
-    done(&add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
+    done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     both_workers(&proxy, addr, &client, "a.example", &a, "1 https on TLSv1.3 TLS_AES_256_GCM_SHA384 a.example")?;
-    done(&add(&proxy, 2, &vhost(2, addr.port(), "b.example", "b", ""))?)?;
+    done(&proxy, &add(&proxy, 2, &vhost(2, addr.port(), "b.example", "b", ""))?)?;
     both_workers(&proxy, addr, &client, "b.example", &b, "2 https")?;
     let mut held = client.connect(addr, "b.example")?;
     ensure!(held.get("b.example", "/")?.text().starts_with("2 "));
 
     fs::remove_file(proxy.prefix.conf("auto_vhost/2.conf"))?;
-    done(&proxy.task(Kind::Delete, &[], &[2], &[], 3)?)?;
+    done(&proxy, &proxy.task(Kind::Delete, &[], &[2], &[], 3)?)?;
     // New handshakes get the default server, the old connection lives on.
     both_workers(&proxy, addr, &client, "b.example", &a, "1 ")?;
     ensure!(held.get("a.example", "/")?.text().starts_with("1 "), "the connection is not tied to its vhost");
@@ -111,7 +107,7 @@ fn https_vhosts_come_and_go_in_place() -> Result<()> {
 fn a_certificate_is_replaced_under_load() -> Result<()> {
     let (proxy, addr) = start()?;
     let old = made(&proxy.prefix, "a")?;
-    done(&add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
+    done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let client = Client::new()?;
     let mut held = client.connect(addr, "a.example")?;
     ensure!(held.get("a.example", "/")?.status == 200);
@@ -119,7 +115,7 @@ fn a_certificate_is_replaced_under_load() -> Result<()> {
     wait::until("handshakes", LIMIT, || load.seen(&old.der) > 10)?;
 
     let new = made(&proxy.prefix, "a")?;
-    done(&proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
+    done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
     // From D on everybody has the new one; a session of the old one is not gone on with.
     both_workers(&proxy, addr, &client, "a.example", &new, "1 ")?;
     wait::until("handshakes with the new certificate", LIMIT, || load.seen(&new.der) > 10)?;
@@ -144,7 +140,7 @@ fn the_name_picks_the_vhost_as_host_does() -> Result<()> {
         addr.port()
     );
     proxy.prefix.write("auto_vhost/all.conf", &text)?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/all.conf"], &[1, 2, 3, 4, 5, 9], &[], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/all.conf"], &[1, 2, 3, 4, 5, 9], &[], 1)?)?;
     let client = Client::new()?;
     for (name, certificate, vhost) in [
         ("exact.example", 2, "2 "),
@@ -202,7 +198,7 @@ fn only_what_is_configured_is_agreed_on() -> Result<()> {
     for (number, (more, clients)) in (1..).zip(rows) {
         let kind = if number == 1 { Kind::Add } else { Kind::Modify };
         proxy.prefix.write("auto_vhost/1.conf", &vhost(1, addr.port(), "a.example", "a", more))?;
-        done(&proxy.task(kind, &["auto_vhost/1.conf"], &[1], &[], number)?)?;
+        done(&proxy, &proxy.task(kind, &["auto_vhost/1.conf"], &[1], &[], number)?)?;
         for (versions, takes, agreed) in clients {
             let session = Client::with(versions, takes)?.connect(addr, "a.example");
             match agreed {
@@ -229,7 +225,7 @@ fn only_what_is_configured_is_agreed_on() -> Result<()> {
 fn a_session_goes_on_in_any_worker() -> Result<()> {
     let (proxy, addr) = start()?;
     made(&proxy.prefix, "a")?;
-    done(&add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
+    done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     for version in [&TLS12, &TLS13] {
         let client = Client::with(&[version], |_| true)?;
         let first = client.connect(addr, "a.example")?.get("a.example", "/")?;
@@ -248,7 +244,7 @@ fn a_session_goes_on_in_any_worker() -> Result<()> {
     // Without tickets and cache nothing is gone on with.
     let more = "ssl_session_tickets off;";
     proxy.prefix.write("auto_vhost/1.conf", &vhost(1, addr.port(), "a.example", "a", more))?;
-    done(&proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
+    done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
     let client = Client::new()?;
     for _ in 0..4 {
         let mut session = client.connect(addr, "a.example")?;
@@ -263,7 +259,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() -> Result<()> {
     let a = made(&proxy.prefix, "a")?;
     made(&proxy.prefix, "other")?;
     proxy.prefix.write("certs/junk.pem", "junk\n")?;
-    done(&add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
+    done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let port = addr.port();
     let plain = proxy.prefix.port;
     let pair =
@@ -297,17 +293,17 @@ fn what_is_wrong_is_refused_and_changes_nothing() -> Result<()> {
     }
     // The last vhost with a certificate is the default server: it must not leave those behind that have none.
     proxy.prefix.write("auto_vhost/2.conf", &server(&tls, ""))?;
-    done(&proxy.task(Kind::Add, &["auto_vhost/2.conf"], &[2], &[], 30)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/2.conf"], &[2], &[], 30)?)?;
     let verdict = proxy.task(Kind::Delete, &[], &[1], &[], 31)?;
     ensure!(!verdict.done && verdict.line.reason().contains("no \"ssl_certificate\" is defined"), "{:?}", verdict.line);
     both_workers(&proxy, addr, &Client::new()?, "a.example", &a, "1 ")?;
 
     // All vhosts of an address together may become plain.
     fs::remove_file(proxy.prefix.conf("auto_vhost/2.conf"))?;
-    done(&proxy.task(Kind::Delete, &[], &[2], &[], 32)?)?;
+    done(&proxy, &proxy.task(Kind::Delete, &[], &[2], &[], 32)?)?;
     let turned = format!("server {{ vsvc_id 1; listen 127.0.0.1:{port}; return 200 \"plain $scheme\"; }}\n");
     proxy.prefix.write("auto_vhost/1.conf", &turned)?;
-    done(&proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 33)?)?;
+    done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 33)?)?;
     let reply = Connection::open(addr)?.get("a.example", "/")?;
     ensure!(reply.text() == "plain http", "{reply:?}");
     Ok(())
@@ -317,7 +313,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() -> Result<()> {
 fn keys_are_not_dumped() -> Result<()> {
     let (proxy, addr) = start()?;
     let a = made(&proxy.prefix, "a")?;
-    done(&add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
+    done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let dump = proxy.command_line(&["-T"])?;
     let text = String::from_utf8_lossy(&dump.stdout);
     ensure!(dump.status.success() && text.contains("ssl_certificate_key certs/a.key"));

@@ -11,6 +11,7 @@ use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Verdict};
+use dysvr_tests::verify::{done, verify};
 use dysvr_tests::{ports, wait};
 
 const VHOST: &str = "auto_vhost/a.conf";
@@ -36,19 +37,14 @@ fn start(servers: &[String]) -> Result<Proxy> {
     let proxy = Proxy::start(&MainConf { workers: 1, ..MainConf::default() })?;
     write(&proxy.prefix, servers)?;
     proxy.prefix.write(VHOST, &vhost(proxy.prefix.port))?;
-    done(&proxy.task(Kind::Add, &[VHOST], &[1], &["u"], 1)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &[VHOST], &[1], &["u"], 1)?)?;
     Ok(proxy)
 }
 
 /// The upstream alone becomes what its file says.
 fn update(proxy: &Proxy, servers: &[String], task_id: u64) -> Result<()> {
     write(&proxy.prefix, servers)?;
-    done(&proxy.task(Kind::Modify, &[UPSTREAM], &[], &["u"], task_id)?)
-}
-
-fn done(verdict: &Verdict) -> Result<()> {
-    ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
-    Ok(())
+    done(proxy, &proxy.task(Kind::Modify, &[UPSTREAM], &[], &["u"], task_id)?)
 }
 
 /// The peers that each of so many requests has tried, one after the other on one connection.
@@ -150,7 +146,7 @@ fn upstreams_alone_are_added_and_deleted_and_refused_for_their_reasons() -> Resu
     };
     let lost = "is reached by no include of nginx.conf: it would be lost at the next start";
     refused(proxy.task(Kind::Add, &["elsewhere.conf"], &[], &["U"], 1)?, lost)?;
-    done(&proxy.task(Kind::Add, &["shared/u.conf"], &[], &["U"], 2)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &["shared/u.conf"], &[], &["U"], 2)?)?;
     refused(proxy.task(Kind::Modify, &["elsewhere.conf"], &[], &["U"], 3)?, lost)?;
     refused(proxy.task(Kind::Add, &["shared/u.conf"], &[], &["U"], 4)?, "duplicate upstream \"U\"")?;
     refused(proxy.task(Kind::Modify, &["shared/u.conf"], &[], &[], 5)?, "neither vsvc_ids nor ups_ids")?;
@@ -162,16 +158,17 @@ fn upstreams_alone_are_added_and_deleted_and_refused_for_their_reasons() -> Resu
         "server {{ vsvc_id 7; listen 127.0.0.1:{port}; server_name {HOST}; location / {{ proxy_pass http://u; }} }}\n"
     );
     prefix.write(VHOST, &user)?;
-    done(&proxy.task(Kind::Add, &[VHOST], &[7], &[], 7)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &[VHOST], &[7], &[], 7)?)?;
     ensure!(proxy.ask_every_worker(HOST, "/")?.iter().all(|reply| reply.text().contains("origin one")));
     refused(proxy.task(Kind::Delete, &[], &[], &["u"], 8)?, "upstream \"u\" is still used by 1 other vhost(s)")?;
     fs::remove_file(prefix.conf(VHOST))?;
-    done(&proxy.task(Kind::Delete, &[], &[7], &["u"], 9)?)?;
+    fs::remove_file(prefix.conf("shared/u.conf"))?;
+    done(&proxy, &proxy.task(Kind::Delete, &[], &[7], &["u"], 9)?)?;
 
     // What vhosts pass to a host of that name would go to the upstream after the next start.
     let by_host = user.replace("http://u;", &format!("http://localhost:{};", one.addr.port()));
     prefix.write(VHOST, &by_host)?;
-    done(&proxy.task(Kind::Add, &[VHOST], &[7], &[], 10)?)?;
+    done(&proxy, &proxy.task(Kind::Add, &[VHOST], &[7], &[], 10)?)?;
     prefix.write("shared/u.conf", &text.replace("upstream U", "upstream LocalHost"))?;
     let takes_over = "needs a reload: 1 other vhost(s) pass to the host \"localhost\", which becomes an upstream";
     refused(proxy.task(Kind::Add, &["shared/u.conf"], &[], &["LocalHost"], 11)?, takes_over)
@@ -187,7 +184,7 @@ fn the_agent_changes_upstreams_without_their_vhosts() -> Result<()> {
     let task = |verb: &str, file: &str| -> Result<()> {
         let output = node.task(&[verb, &prefix.conf(file).display().to_string()])?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        verify(&node).map(drop)
     };
     task("add", VHOST)?;
     let mut client = Connection::open(prefix.addr())?;
@@ -201,8 +198,5 @@ fn the_agent_changes_upstreams_without_their_vhosts() -> Result<()> {
     let tried = tries(&mut client, 4)?;
     ensure!(with(&tried, &two.addr.to_string()) == 2, "{tried:?}");
     ensure!(one.connections() == 1, "{}", one.connections());
-    // What is on disk starts the same.
-    let answer = dysvr_tests::proxy::run(&dysvr_tests::proxy::dysvr_binary()?, prefix, &["-t"])?;
-    ensure!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     Ok(())
 }
