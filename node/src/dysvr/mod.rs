@@ -1,6 +1,7 @@
 //! The in-place update: from a task line to a change of the cycle, the same for master and workers; and the round in
 //! which the master brings all workers to one version.
 
+pub mod ahead;
 mod folder;
 pub mod message;
 pub mod round;

@@ -20,19 +20,30 @@ const ROOM: usize = 4 << 10;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Machine;
 
-impl Source for Machine {
-    fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+impl Machine {
+    /// Adds a file's content to `bytes`; gives where it ends there. On an error nothing is added.
+    pub(super) fn append(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
         use std::io::Read as _;
         use std::os::unix::fs::OpenOptionsExt as _;
         // Not blocking: a FIFO without a writer is an empty file, not the end of the master.
         let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let start = bytes.len();
         // Nearly every file is read by one call into this room and a second one that finds its end; its size is not
         // asked for (`Take` does not, a file by itself would). A folder answers EISDIR.
-        let mut bytes = Vec::with_capacity(ROOM);
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
+        bytes.reserve(ROOM);
+        let read = file.take(MAX_FILE + 1).read_to_end(bytes);
+        let read = match read {
+            Ok(read) if read as u64 > MAX_FILE => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+            read => read,
+        };
+        read.inspect_err(|_| bytes.truncate(start)).map(|read| start + read)
+    }
+}
+
+impl Source for Machine {
+    fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        let mut bytes = Vec::new();
+        Self::append(path, &mut bytes)?;
         Ok(bytes.into())
     }
 

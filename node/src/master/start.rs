@@ -17,7 +17,7 @@ use super::sockets::Sockets;
 use super::takeover::{Takeover, open_or_clear};
 use super::{Master, all_signals};
 use crate::cycle::Cycle;
-use crate::dysvr::source::Machine;
+use crate::dysvr::ahead::ReadAhead;
 use crate::log::{self, Level, Log};
 use crate::os::channel::Channel;
 use crate::os::errno;
@@ -166,7 +166,7 @@ fn alone(
 
 /// Reads the configuration. The error is one line per problem, each as nginx words it.
 pub(super) fn load(options: &Options, prefix: &Path, interner: &mut Interner) -> Result<Config, String> {
-    load_from(options, prefix, interner, &mut Machine)
+    load_from(options, prefix, interner, &mut ReadAhead::default())
 }
 
 fn load_from(
@@ -193,7 +193,7 @@ pub(super) fn load_options(options: &Options, prefix: &Path) -> LoadOptions {
 fn test(options: &Options, prefix: &Path, interner: &mut Interner) -> i32 {
     let conf = prefix.join(&options.conf);
     let conf = conf.display();
-    let mut recording = Recording::new(Machine);
+    let mut recording = Recording::new(ReadAhead::default());
     let loaded = load_from(options, prefix, interner, &mut recording);
     let tested = loaded.and_then(|loaded| {
         for warning in &loaded.warnings {
@@ -224,7 +224,7 @@ fn test(options: &Options, prefix: &Path, interner: &mut Interner) -> i32 {
     }
 }
 
-fn dump(recording: &Recording<Machine>) {
+fn dump(recording: &Recording<ReadAhead>) {
     let mut out = io::stdout().lock();
     for (path, bytes) in recording.sources().files() {
         let _ = writeln!(out, "# configuration file {}:", path.display());

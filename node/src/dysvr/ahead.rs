@@ -1,0 +1,188 @@
+//! The files of a large configuration, read by a second thread while the first one makes sense of those before them: at a
+//! start a hundred thousand small files take longer to open than to parse.
+//!
+//! The thread ends with the [`ReadAhead`], so that nobody forks beside it.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use dysvr_conf::source::Source;
+
+use super::source::Machine;
+
+/// Fewer files than this are not worth a thread.
+const MANY: usize = 512;
+/// Files that are handed over at once: a hand-over wakes a thread.
+const BATCH: usize = 128;
+/// Or as many bytes, before the last file of a batch.
+const BATCH_BYTES: usize = 512 << 10;
+/// Batches that wait, at most.
+const WAITING: usize = 4;
+
+/// The machine, with the files of the last large pattern read ahead. Files that are asked for in another order than the
+/// pattern's are read when they are asked for.
+#[derive(Debug, Default)]
+pub struct ReadAhead {
+    machine: Machine,
+    reader: Option<Reader>,
+}
+
+impl Source for ReadAhead {
+    fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+        match self.reader.as_mut().and_then(|reader| reader.take(path)) {
+            Some(content) => content,
+            None => self.machine.read(path),
+        }
+    }
+
+    fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        let paths = self.machine.glob(pattern)?;
+        if paths.len() >= MANY {
+            self.reader = Reader::start(paths.clone());
+        }
+        Ok(paths)
+    }
+
+    fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.machine.resolve(host)
+    }
+}
+
+/// Some files' content, in one piece of memory: what a thread allocates and another one frees is dear in small pieces.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each file ends, or why it could not be read.
+    ends: Vec<io::Result<usize>>,
+}
+
+/// The thread and what it has handed over.
+#[derive(Debug)]
+struct Reader {
+    paths: Arc<[PathBuf]>,
+    /// How many of them were taken.
+    taken: usize,
+    batch: Batch,
+    /// Where the next file of `batch` begins, and its index there.
+    next: (usize, usize),
+    /// `None` only while it is dropped.
+    batches: Option<Receiver<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Begins to read. Without a thread (the machine has no room for one) nothing is read ahead.
+    fn start(paths: Vec<PathBuf>) -> Option<Self> {
+        let paths: Arc<[PathBuf]> = paths.into();
+        let (sender, batches) = sync_channel(WAITING);
+        let for_thread = Arc::clone(&paths);
+        let thread = std::thread::Builder::new().name("dysvr-read".into()).spawn(move || read(&for_thread, &sender));
+        Some(Self {
+            paths,
+            taken: 0,
+            batch: Batch::default(),
+            next: (0, 0),
+            batches: Some(batches),
+            thread: Some(thread.ok()?),
+        })
+    }
+
+    /// The content of `path`, if it is the next one.
+    fn take(&mut self, path: &Path) -> Option<io::Result<Arc<[u8]>>> {
+        // By component would cost several times as much.
+        self.paths.get(self.taken).filter(|next| next.as_os_str() == path.as_os_str())?;
+        if self.next.1 == self.batch.ends.len() {
+            self.batch = self.batches.as_ref()?.recv().ok()?;
+            self.next = (0, 0);
+        }
+        self.taken += 1;
+        let (start, index) = self.next;
+        let end = match self.batch.ends.get_mut(index)? {
+            Ok(end) => Ok(*end),
+            Err(error) => Err(std::mem::replace(error, io::ErrorKind::Other.into())),
+        };
+        self.next = (*end.as_ref().unwrap_or(&start), index + 1);
+        Some(end.map(|end| self.batch.bytes[start..end].into()))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Nobody takes its batches any more, which ends the thread.
+        drop(self.batches.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the files in their order, until nobody wants them.
+fn read(paths: &[PathBuf], batches: &SyncSender<Batch>) {
+    for paths in paths.chunks(BATCH) {
+        let mut batch = Batch::default();
+        for path in paths {
+            if batch.bytes.len() > BATCH_BYTES && batches.send(std::mem::take(&mut batch)).is_err() {
+                return;
+            }
+            let end = Machine::append(path, &mut batch.bytes);
+            batch.ends.push(end);
+        }
+        if batches.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(count: usize, content: impl Fn(usize) -> String) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..count {
+            std::fs::write(folder.path().join(format!("{number:05}.conf")), content(number)).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn files_are_what_they_are_in_whatever_order() {
+        let content = |number: usize| "x".repeat(number % 7 * (number % 3) * 1000) + &number.to_string();
+        let folder = folder(2 * MANY, content);
+        std::fs::create_dir(folder.path().join("00100a.conf")).unwrap();
+        let mut ahead = ReadAhead::default();
+        let paths = ahead.glob(&folder.path().join("*.conf")).unwrap();
+        assert!(ahead.reader.is_some());
+        for (index, path) in paths.iter().enumerate() {
+            match ahead.read(path) {
+                Ok(bytes) => {
+                    let number: usize = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+                    assert_eq!(&*bytes, content(number).as_bytes(), "{number}");
+                }
+                Err(error) => {
+                    assert_eq!((index, error.raw_os_error()), (101, Some(libc::EISDIR)));
+                }
+            }
+            // A file in between, as a vhost's file includes another one.
+            if index % 10 == 0 {
+                assert_eq!(&*ahead.read(&paths[0]).unwrap(), content(0).as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_before_all_is_read_ends_the_thread() {
+        let folder = folder(8 * MANY, |_| "x".repeat(1000));
+        let mut ahead = ReadAhead::default();
+        let paths = ahead.glob(&folder.path().join("*.conf")).unwrap();
+        ahead.read(&paths[0]).unwrap();
+        let paths = Arc::downgrade(&ahead.reader.as_ref().unwrap().paths);
+        drop(ahead);
+        // The thread had its own hold on them.
+        assert_eq!(paths.strong_count(), 0);
+    }
+}
