@@ -1,11 +1,14 @@
 //! A client that speaks TLS and knows what it agreed on, and certificates to serve it with.
 
+use std::fs::{self, Permissions};
 use std::io::{self, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -16,6 +19,8 @@ use rustls::{
 
 use crate::client::Reply;
 use crate::http::{Framing, read_body, read_head};
+use crate::prefix::Prefix;
+use crate::process;
 
 /// No answer of a test takes longer than this without a byte.
 const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -37,15 +42,55 @@ impl Pair {
     /// # Errors
     /// When it cannot be made.
     pub fn new(name: &str) -> Result<Self> {
-        let key = rcgen::KeyPair::generate()?;
-        let certificate = rcgen::CertificateParams::new([name.to_owned()])?.self_signed(&key)?;
+        Self::of(&rcgen::KeyPair::generate()?, name)
+    }
+
+    /// The same with an RSA key.
+    ///
+    /// # Errors
+    /// When openssl makes none.
+    pub fn rsa(name: &str) -> Result<Self> {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+        let made = process::run(&mut openssl, READ_LIMIT)?;
+        ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        Self::of(&rcgen::KeyPair::from_pem(&String::from_utf8(made.stdout)?)?, name)
+    }
+
+    /// A new one, written where vhosts look for it.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub fn made(prefix: &Prefix, name: &str) -> Result<Self> {
+        let pair = Self::new(&format!("{name}.example"))?;
+        pair.write(prefix, name)?;
+        Ok(pair)
+    }
+
+    /// Writes `certs/NAME.pem` and `certs/NAME.key`; the key for root alone, whom workers are not.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self, prefix: &Prefix, name: &str) -> Result<()> {
+        fs::create_dir_all(prefix.conf("certs"))?;
+        prefix.write(&format!("certs/{name}.pem"), &self.certificate)?;
+        prefix.write(&format!("certs/{name}.key"), &self.key)?;
+        Ok(fs::set_permissions(prefix.conf(&format!("certs/{name}.key")), Permissions::from_mode(0o600))?)
+    }
+
+    fn of(key: &rcgen::KeyPair, name: &str) -> Result<Self> {
+        let certificate = rcgen::CertificateParams::new([name.to_owned()])?.self_signed(key)?;
         Ok(Self { certificate: certificate.pem(), der: certificate.der().to_vec(), key: key.serialize_pem() })
     }
 }
 
 /// Believes every certificate: which one it is, the test looks at itself.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+    /// The signatures that it asks for, the preferred one first.
+    schemes: Vec<SignatureScheme>,
+}
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -65,7 +110,7 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -74,11 +119,11 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
     }
 }
 
@@ -104,11 +149,28 @@ impl Client {
     pub fn with(versions: &[&'static SupportedProtocolVersion], takes: impl Fn(&str) -> bool) -> Result<Self> {
         let mut provider = ring::default_provider();
         provider.cipher_suites.retain(|suite| takes(suite.suite().as_str().unwrap_or_default()));
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        Self::of(versions, provider, schemes)
+    }
+
+    /// One that speaks these versions and asks for these signatures, the preferred one first.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn asking_for(versions: &[&'static SupportedProtocolVersion], schemes: &[SignatureScheme]) -> Result<Self> {
+        Self::of(versions, ring::default_provider(), schemes.to_vec())
+    }
+
+    fn of(
+        versions: &[&'static SupportedProtocolVersion],
+        provider: CryptoProvider,
+        schemes: Vec<SignatureScheme>,
+    ) -> Result<Self> {
         let provider = Arc::new(provider);
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+            .with_custom_certificate_verifier(Arc::new(Anyone { provider, schemes }))
             .with_no_client_auth();
         Ok(Self { config: Arc::new(config) })
     }

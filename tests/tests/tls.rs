@@ -10,27 +10,13 @@ use anyhow::{Context, Result, ensure};
 use dysvr_tests::client::Connection;
 use dysvr_tests::fleet::{Fleet, Store, items};
 use dysvr_tests::node::Node;
-use dysvr_tests::prefix::{MainConf, Prefix};
+use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Verdict};
 use dysvr_tests::tls::{Client, Handshakes, Pair};
 use dysvr_tests::verify::done;
 use dysvr_tests::{ports, process, wait};
 use rustls::version::{TLS12, TLS13};
-
-/// Writes a pair where vhosts look for it; the key for root alone, whom workers are not.
-fn write(prefix: &Prefix, name: &str, pair: &Pair) -> Result<()> {
-    fs::create_dir_all(prefix.conf("certs"))?;
-    prefix.write(&format!("certs/{name}.pem"), &pair.certificate)?;
-    prefix.write(&format!("certs/{name}.key"), &pair.key)?;
-    Ok(fs::set_permissions(prefix.conf(&format!("certs/{name}.key")), fs::Permissions::from_mode(0o600))?)
-}
-
-fn made(prefix: &Prefix, name: &str) -> Result<Pair> {
-    let pair = Pair::new(&format!("{name}.example"))?;
-    write(prefix, name, &pair)?;
-    Ok(pair)
-}
 
 /// A vhost that answers with its id, with the pair of its name.
 fn vhost(id: u64, port: u16, names: &str, pair: &str, more: &str) -> String {
@@ -77,7 +63,7 @@ fn both_workers(proxy: &Proxy, addr: SocketAddr, client: &Client, name: &str, pa
 fn https_vhosts_come_and_go_in_place() -> Result<()> {
     let (proxy, addr) = start()?;
     let workers = proxy.workers();
-    let (a, b) = (made(&proxy.prefix, "a")?, made(&proxy.prefix, "b")?);
+    let (a, b) = (Pair::made(&proxy.prefix, "a")?, Pair::made(&proxy.prefix, "b")?);
     let client = Client::new()?;
     // On a new port, then on one that is there.
     done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
@@ -106,7 +92,7 @@ fn https_vhosts_come_and_go_in_place() -> Result<()> {
 #[test]
 fn a_certificate_is_replaced_under_load() -> Result<()> {
     let (proxy, addr) = start()?;
-    let old = made(&proxy.prefix, "a")?;
+    let old = Pair::made(&proxy.prefix, "a")?;
     done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let client = Client::new()?;
     let mut held = client.connect(addr, "a.example")?;
@@ -114,7 +100,7 @@ fn a_certificate_is_replaced_under_load() -> Result<()> {
     let load = Handshakes::start(addr, "a.example", 3)?;
     wait::until("handshakes", LIMIT, || load.seen(&old.der) > 10)?;
 
-    let new = made(&proxy.prefix, "a")?;
+    let new = Pair::made(&proxy.prefix, "a")?;
     done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
     // From D on everybody has the new one; a session of the old one is not gone on with.
     both_workers(&proxy, addr, &client, "a.example", &new, "1 ")?;
@@ -131,7 +117,7 @@ fn the_name_picks_the_vhost_as_host_does() -> Result<()> {
     let names = ["default.example", "exact.example", "*.example", "www.*", "~^re[0-9]+\\.test$"];
     let mut text = String::new();
     for (id, names) in (1..).zip(names) {
-        pairs.push(made(&proxy.prefix, &id.to_string())?);
+        pairs.push(Pair::made(&proxy.prefix, &id.to_string())?);
         text += &vhost(id, addr.port(), names, &id.to_string(), "");
     }
     // One without a certificate has the default server's.
@@ -167,7 +153,7 @@ fn the_name_picks_the_vhost_as_host_does() -> Result<()> {
 #[test]
 fn only_what_is_configured_is_agreed_on() -> Result<()> {
     let (proxy, addr) = start()?;
-    made(&proxy.prefix, "a")?;
+    Pair::made(&proxy.prefix, "a")?;
     let all = |_: &str| true;
     let chacha = |name: &str| name.contains("CHACHA20");
     let aes128 = |name: &str| name.contains("AES_128");
@@ -224,7 +210,7 @@ fn only_what_is_configured_is_agreed_on() -> Result<()> {
 #[test]
 fn a_session_goes_on_in_any_worker() -> Result<()> {
     let (proxy, addr) = start()?;
-    made(&proxy.prefix, "a")?;
+    Pair::made(&proxy.prefix, "a")?;
     done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     for version in [&TLS12, &TLS13] {
         let client = Client::with(&[version], |_| true)?;
@@ -256,8 +242,8 @@ fn a_session_goes_on_in_any_worker() -> Result<()> {
 #[test]
 fn what_is_wrong_is_refused_and_changes_nothing() -> Result<()> {
     let (proxy, addr) = start()?;
-    let a = made(&proxy.prefix, "a")?;
-    made(&proxy.prefix, "other")?;
+    let a = Pair::made(&proxy.prefix, "a")?;
+    Pair::made(&proxy.prefix, "other")?;
     proxy.prefix.write("certs/junk.pem", "junk\n")?;
     done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let port = addr.port();
@@ -312,7 +298,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() -> Result<()> {
 #[test]
 fn keys_are_not_dumped() -> Result<()> {
     let (proxy, addr) = start()?;
-    let a = made(&proxy.prefix, "a")?;
+    let a = Pair::made(&proxy.prefix, "a")?;
     done(&proxy, &add(&proxy, 1, &vhost(1, addr.port(), "a.example", "a", ""))?)?;
     let dump = proxy.command_line(&["-T"])?;
     let text = String::from_utf8_lossy(&dump.stdout);
@@ -326,7 +312,7 @@ fn an_agent_replaces_a_certificate_alone() -> Result<()> {
     let node = Node::start("tls", &[], None, &MainConf::default(), &[])?;
     wait::until("two workers", LIMIT, || node.workers().len() == 2)?;
     let addr: SocketAddr = (Ipv4Addr::LOCALHOST, ports::free()?).into();
-    let old = made(&node.prefix, "a")?;
+    let old = Pair::made(&node.prefix, "a")?;
     let workers = node.workers();
     for id in [1, 2] {
         let text = vhost(id, addr.port(), &format!("{id}.example"), "a", "");
@@ -341,7 +327,7 @@ fn an_agent_replaces_a_certificate_alone() -> Result<()> {
 
     // Both halves at once, and nothing else: every vhost that names them is made anew.
     let new = Pair::new("a.example")?;
-    write(&node.prefix, "a", &new)?;
+    new.write(&node.prefix, "a")?;
     let files = ["pem", "key"].map(|ending| node.prefix.conf(&format!("certs/a.{ending}")).display().to_string());
     let modified = node.task(&["modify", &files[0], &files[1]])?;
     ensure!(modified.status.success(), "{}", String::from_utf8_lossy(&modified.stderr));

@@ -28,14 +28,21 @@ impl Resolver {
         Self { pairs, tls13: ssl.protocols.tls13, tls12: [with(false), with(true)] }
     }
 
-    /// Whether a client can do with a pair: it must know the signature, and below TLSv1.3 a cipher that goes with it.
+    /// Whether a client knows the signature of a pair, and a cipher that goes with it below TLSv1.3.
     fn suits(&self, pair: &Pair, hello: &ClientHello<'_>) -> bool {
-        let offered = hello.cipher_suites();
-        let tls13 = self.tls13 && TLS13.iter().any(|suite| offered.contains(&suite.suite()));
         let suites = &self.tls12[usize::from(pair.rsa)];
-        (tls13 || suites.iter().any(|suite| offered.contains(suite)))
-            && pair.certified.key.choose_scheme(hello.signature_schemes()).is_some()
+        suites.iter().any(|suite| hello.cipher_suites().contains(suite)) && knows(pair, hello)
     }
+
+    /// Whether a client knows the signature of a pair, and one of TLSv1.3's ciphers, which go with all of them.
+    fn suits_tls13(&self, pair: &Pair, hello: &ClientHello<'_>) -> bool {
+        let offered = hello.cipher_suites();
+        self.tls13 && TLS13.iter().any(|suite| offered.contains(&suite.suite())) && knows(pair, hello)
+    }
+}
+
+fn knows(pair: &Pair, hello: &ClientHello<'_>) -> bool {
+    pair.certified.key.choose_scheme(hello.signature_schemes()).is_some()
 }
 
 impl ResolvesServerCert for Resolver {
@@ -44,7 +51,11 @@ impl ResolvesServerCert for Resolver {
         let pair = if self.pairs.len() == 1 {
             self.pairs.first()
         } else {
-            ecdsa_first.clone().find(|pair| self.suits(pair, &hello)).or_else(|| self.pairs.first())
+            // Which version is spoken is not said here, and some clients name ciphers of one that they do not speak: so
+            // first what goes with both.
+            let either = ecdsa_first.clone().find(|pair| self.suits(pair, &hello));
+            let tls13 = || ecdsa_first.clone().find(|pair| self.suits_tls13(pair, &hello));
+            either.or_else(tls13).or_else(|| self.pairs.first())
         };
         pair.map(|pair| Arc::clone(&pair.certified))
     }
