@@ -11,6 +11,7 @@ pub mod dysvr;
 pub mod http;
 pub mod master;
 pub mod os;
+pub mod pid_file;
 #[cfg(feature = "poison")]
 pub mod poison;
 pub mod ssl;

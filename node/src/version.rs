@@ -3,7 +3,7 @@
 /// Name and version, as in the `Server` header, the log and the error pages.
 pub const NAME: &str = concat!("dysvr/", env!("CARGO_PKG_VERSION"));
 
-/// What the program is called; no other is ever signalled.
+/// What the program is called.
 pub const PROGRAM: &str = "dysvr-proxy";
 
 /// The modules of nginx's default build that are not here: tools read this off `-V`.

@@ -126,7 +126,7 @@ pub fn get(addr: SocketAddr, host: &str, target: &str) -> io::Result<Reply> {
     Connection::open(addr)?.get(host, target)
 }
 
-/// A connection to every worker of `pids`, by pid. Workers share their listeners, so connections are opened, a few at
+/// A connection to every worker of `pids`, by pid. Workers share their listeners, so connections are opened, many at
 /// once, until each worker has taken one.
 ///
 /// # Errors
@@ -137,13 +137,23 @@ pub fn pin_every_worker(
     pids: &BTreeSet<i32>,
     limit: Duration,
 ) -> Result<BTreeMap<i32, Connection>> {
+    // More each time, within what a test may have open: on a busy machine whoever runs takes all that there are, and a
+    // worker whose turn comes late must still find some.
+    const MOST: usize = 128;
+    let mut count = 8;
     let mut pinned = BTreeMap::new();
     wait::eventually("every worker to take a connection", limit, || -> Result<()> {
-        // Opened together before any is asked: an idle worker alone would take each single one.
-        let mut batch: Vec<Connection> = (0..8).map(|_| Connection::open(addr)).collect::<io::Result<_>>()?;
-        for mut connection in batch.drain(..) {
-            let pid =
-                connection.get(host, "/")?.worker().with_context(|| format!("no {WORKER_HEADER} in the answer"))?;
+        // All have asked before any answer is read: who has accepted has work to do, and leaves the rest to the others.
+        let asked = (0..count).map(|_| {
+            let mut connection = Connection::open(addr)?;
+            connection.send("GET", "/", &[("Host", host)], b"")?;
+            Ok(connection)
+        });
+        let batch: Vec<Connection> = asked.collect::<io::Result<_>>()?;
+        count = (count * 2).min(MOST);
+        for mut connection in batch {
+            let reply = connection.reply("GET")?;
+            let pid = reply.worker().with_context(|| format!("no {WORKER_HEADER} in the answer"))?;
             if pids.contains(&pid) {
                 pinned.entry(pid).or_insert(connection);
             }
@@ -168,6 +178,9 @@ pub fn ask_every_worker(
 ) -> Result<BTreeMap<i32, Reply>> {
     pin_every_worker(addr, host, pids, limit)?
         .into_iter()
-        .map(|(pid, mut connection)| Ok((pid, connection.get(host, target)?)))
+        .map(|(pid, mut connection)| {
+            let reply = connection.get(host, target).with_context(|| format!("asking worker {pid}"))?;
+            Ok((pid, reply))
+        })
         .collect()
 }

@@ -104,6 +104,12 @@ impl Prefix {
         )
     }
 
+    /// `worker_processes` of the main configuration, if it says a number.
+    pub fn worker_processes(&self) -> Option<usize> {
+        let text = fs::read_to_string(self.conf("nginx.conf")).ok()?;
+        text.split_once("worker_processes ")?.1.split(';').next()?.trim().parse().ok()
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()

@@ -64,6 +64,9 @@ impl Proxy {
         process.wait_for("the pid file and a listening port", LIMIT * 6, || {
             prefix.master_pid()?;
             Connection::open(prefix.addr()).context("connecting")?;
+            // Sockets listen before there are workers: a test that asks who they are means all of them.
+            let (workers, wanted) = (procfs::live_children(prefix.master_pid()?).len(), prefix.worker_processes());
+            ensure!(wanted.is_none_or(|wanted| workers == wanted), "{workers} of {wanted:?} workers");
             Ok(())
         })?;
         let proxy = Self { process, prefix, binary: binary.to_owned() };
@@ -77,7 +80,14 @@ impl Proxy {
     /// # Errors
     /// When it ends or does not start in time: with what it said.
     pub fn start_again(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.binary);
+        self.start_again_by(Command::new(&self.binary))
+    }
+
+    /// As [`Self::start_again`], by a command that execs the program.
+    ///
+    /// # Errors
+    /// As [`Self::start_again`].
+    pub fn start_again_by(&mut self, mut command: Command) -> Result<()> {
         command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e", "logs/error.log"]);
         let mut process = Process::start("proxy", &mut command, &self.prefix.path().join("logs"))?;
         let pid = process.pid();
@@ -97,6 +107,11 @@ impl Proxy {
     /// The workers that run.
     pub fn workers(&self) -> BTreeSet<i32> {
         procfs::live_children(self.master())
+    }
+
+    /// The program.
+    pub fn binary(&self) -> &std::path::Path {
+        &self.binary
     }
 
     /// The process that was started.

@@ -240,7 +240,7 @@ fn drip(addr: std::net::SocketAddr, millis: u64) -> Result<std::thread::JoinHand
         &[("Host", "x"), ("Connection", "close")],
         b"",
     )?;
-    let head = connection.head()?;
+    let head = connection.head().context("the head of the dripping answer")?;
     ensure!(head.status()? == 200, "{head:?}");
     Ok(std::thread::spawn(move || {
         let mut text = String::new();

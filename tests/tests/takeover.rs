@@ -141,6 +141,71 @@ fn orphans_serve_on_when_the_new_master_cannot_start() -> Result<()> {
 }
 
 #[test]
+fn a_master_that_led_no_process_group_has_an_heir_too() -> Result<()> {
+    let conf = MainConf::default();
+    let prefix = dysvr_tests::prefix::Prefix::new(&conf)?;
+    let _leftovers = Leftovers(prefix.path().to_owned());
+    let binary = dysvr_tests::proxy::dysvr_binary()?;
+    // As a script in the first process of a container does.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "\"$@\" & wait; sleep 60", "sh"]).arg(&binary).arg("-p").arg(prefix.path());
+    let mut script = process::Process::start("script", &mut command, &prefix.path().join("logs"))?;
+    let master = script.wait_for("two workers", LIMIT, || {
+        let master = prefix.master_pid()?;
+        ensure!(procfs::live_children(master).len() == 2, "master {master}");
+        Ok(master)
+    })?;
+    ensure!(master != script.pid());
+    let workers = procfs::live_children(master);
+    client::ask_every_worker(prefix.addr(), &workers, "any.example", "/", LIMIT)?;
+    kill(master)?;
+    // From the same script's group, so that it is no help to know that of the workers.
+    let proxy = Proxy::start_from(&binary, prefix)?;
+    gone(&workers)?;
+    let heirs = proxy.workers();
+    ensure!(heirs.len() == 2 && heirs.is_disjoint(&workers));
+    client::ask_every_worker(proxy.prefix.addr(), &heirs, "any.example", "/", LIMIT)?;
+    Ok(())
+}
+
+#[test]
+fn where_sockets_cannot_be_taken_the_old_workers_leave_first() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can be without the capability and have workers of another user");
+        return Ok(());
+    }
+    let origin = Origin::start("slow")?;
+    let mut proxy = Proxy::start(&MainConf::default())?;
+    let _leftovers = Leftovers(proxy.prefix.path().to_owned());
+    let port = ports::free()?;
+    let vhost = format!(
+        "server {{ vsvc_id 1; listen 127.0.0.1:{port}; location / {{ return 200 here; }} location /drip {{ \
+         proxy_http_version 1.1; proxy_buffering off; proxy_pass http://{}; }} }}\n",
+        origin.addr
+    );
+    proxy.prefix.write("auto_vhost/1.conf", &vhost)?;
+    let verdict = proxy.task(Kind::Add, &["auto_vhost/1.conf"], &[1], &[], 1)?;
+    ensure!(verdict.done, "{verdict:?}");
+    let (master, workers) = (proxy.master(), proxy.workers());
+    let mut drip = Connection::open(local(port))?;
+    drip.send("GET", "/drip?count=100&every_ms=20", &[("Host", "any.example")], b"")?;
+    let head = drip.head()?;
+    kill(master)?;
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]).arg(proxy.binary());
+    proxy.start_again_by(command)?;
+    wait::until("two new workers", LIMIT, || proxy.workers().len() == 2)?;
+    let answers = client::ask_every_worker(local(port), &proxy.workers(), "any.example", "/", LIMIT)?;
+    ensure!(answers.values().all(|reply| reply.text() == "here"), "{answers:?}");
+    let body = read_body(drip.stream(), Framing::of_response(&head, "GET")?)?;
+    ensure!(body.ends_with(b"drop 99\n"), "the answer that was under way was cut");
+    gone(&workers)?;
+    let log = proxy.prefix.error_log();
+    ensure!(log.contains("cannot be taken over (13: Permission denied)"), "{log}");
+    Ok(())
+}
+
+#[test]
 fn a_second_master_takes_nothing_from_a_living_one() -> Result<()> {
     let proxy = Proxy::start(&MainConf::default())?;
     wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;

@@ -12,7 +12,8 @@ use super::disk::Disk;
 use super::hands::Hands;
 use super::journal::Journal;
 use super::probe::{self, Question};
-use super::proxy::{Layout, PROGRAM, Settings};
+use super::proxy::{Layout, Settings};
+
 use super::report::Observed;
 use super::run::{self, Options};
 use super::{hand, show, verify};
@@ -20,6 +21,7 @@ use crate::dysvr::verify::Outcome;
 use crate::master::options::{CONF, PREFIX};
 use crate::os::process::hostname;
 use crate::task::Kind;
+use crate::version::PROGRAM;
 
 /// The agent of a node: takes tasks from controllers or from the shell and has the proxy apply them in place.
 #[derive(Debug, Parser)]

@@ -26,6 +26,7 @@ use super::{memory, tasks, undo};
 use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::pidfd::PidFd;
 use crate::os::signal;
+use crate::pid_file;
 use crate::task::file::sweep;
 
 /// The file of the state directory whose lock serialises tasks.
@@ -182,7 +183,7 @@ impl Hands {
 
     /// What the node has and runs.
     pub fn observed(&self) -> Observed {
-        let master = proxy::master(&self.settings.pid_file).ok().map(|process| process.pid());
+        let master = pid_file::master(&self.settings.pid_file).ok().map(|process| process.pid());
         Observed {
             revision: self.ledger.revision,
             epoch: self.ledger.epoch,
@@ -294,7 +295,7 @@ impl Hands {
     }
 
     fn signal(&mut self, wake: Wake) -> Result<(), String> {
-        let process = proxy::master(&self.settings.pid_file).map_err(|e| e.to_string())?;
+        let process = pid_file::master(&self.settings.pid_file).map_err(|e| e.to_string())?;
         let number = match wake {
             Wake::InPlace => signal::dysvr(),
             Wake::Reload => libc::SIGHUP,

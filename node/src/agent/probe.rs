@@ -2,6 +2,7 @@
 //! control plane: a proxy whose controller is gone serves, and must not be restarted or taken out.
 
 use super::proxy::{self, Layout, Settings};
+use crate::pid_file;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum Question {
 pub fn ask(layout: &Layout, question: Question) -> Result<String, String> {
     // A configuration that was broken by hand since the start does not make the running proxy ill.
     let settings = Settings::read(layout).unwrap_or_else(|_| Settings::usual(layout));
-    let master = proxy::master(&settings.pid_file).map_err(|e| e.to_string())?;
+    let master = pid_file::master(&settings.pid_file).map_err(|e| e.to_string())?;
     let pid = master.pid();
     if question == Question::Live {
         return Ok(format!("master {pid} runs"));

@@ -1,8 +1,7 @@
-//! The proxy as the agent meets it: where its files are, which process is its master, and how it is started.
+//! The proxy as the agent meets it: where its files are, and how it is started.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,9 +13,7 @@ use dysvr_conf::syntax;
 
 use super::overlay::Overlay;
 use crate::dysvr;
-use crate::os::pidfd::PidFd;
-use crate::os::procfs::{is_running, parent, stat_fields};
-pub use crate::version::PROGRAM;
+use crate::os::procfs::{is_running, parent};
 
 /// Where things are on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,81 +138,6 @@ impl Settings {
     }
 }
 
-/// Why there is no master to signal.
-#[derive(Debug, thiserror::Error)]
-pub enum NoMaster {
-    /// The pid file says nothing useful.
-    #[error("no master runs: {path}: {why}")]
-    PidFile {
-        /// The pid file.
-        path: String,
-        /// What is the matter with it.
-        why: String,
-    },
-    /// The process of that number is gone.
-    #[error("no master runs: process {0} of the pid file has ended")]
-    Ended(u32),
-    /// The number belongs to somebody else now.
-    #[error("process {pid} of the pid file is not our master: {why}")]
-    Stranger {
-        /// The number.
-        pid: u32,
-        /// How that was found out.
-        why: String,
-    },
-}
-
-/// Takes hold of the master that a pid file names. It is ours if its program is `dysvr-proxy` and it started no later
-/// than the file was written: a process that was given the number of an earlier master started later.
-pub fn master(pid_file: &Path) -> Result<PidFd, NoMaster> {
-    let unusable = |why: String| NoMaster::PidFile { path: pid_file.display().to_string(), why };
-    let text = fs::read_to_string(pid_file).map_err(|e| unusable(e.to_string()))?;
-    let written = fs::metadata(pid_file).map_err(|e| unusable(e.to_string()))?.mtime();
-    let pid: u32 = text.trim().parse().map_err(|_| unusable(format!("\"{}\" is not a pid", text.escape_debug())))?;
-    let process = match PidFd::open(pid) {
-        Ok(process) => process,
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Err(NoMaster::Ended(pid)),
-        Err(e) => return Err(unusable(e.to_string())),
-    };
-    let checked = check_program(pid).and_then(|()| check_age(pid, written));
-    // Only now is it sure that the answers were about the process that is held.
-    if !process.is_alive() {
-        return Err(NoMaster::Ended(pid));
-    }
-    checked.map_err(|why| NoMaster::Stranger { pid, why })?;
-    Ok(process)
-}
-
-fn check_program(pid: u32) -> Result<(), String> {
-    let link = format!("/proc/{pid}/exe");
-    let path = fs::read_link(&link).map_err(|e| format!("{link}: {e}"))?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    // The kernel says so when the file was replaced by a newer one.
-    match name.strip_suffix(" (deleted)").unwrap_or(name) {
-        PROGRAM => Ok(()),
-        _ => Err(format!("it is {}", path.display())),
-    }
-}
-
-fn check_age(pid: u32, written: i64) -> Result<(), String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|e| format!("/proc/{pid}/stat: {e}"))?;
-    let boot = fs::read_to_string("/proc/stat").map_err(|e| format!("/proc/stat: {e}"))?;
-    let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<i64>().ok());
-    let (Some(boot), Some(ticks)) = (boot, start_ticks(&stat)) else { return Err("its start is not known".into()) };
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100).max(1);
-    let started = boot + ticks / per_second;
-    // The boot time is in whole seconds and moves with the clock.
-    if started > written + 2 {
-        return Err(format!("it started {} s after the pid file was written", started - written));
-    }
-    Ok(())
-}
-
-/// Field 22 of `/proc/PID/stat`.
-fn start_ticks(stat: &str) -> Option<i64> {
-    stat_fields(stat)?.nth(19)?.parse().ok()
-}
-
 /// The children of a process, without a master's twin, which serves nobody.
 pub fn children(pid: u32) -> Vec<u32> {
     // Each thread has the children that it forked.
@@ -238,33 +160,6 @@ fn is_twin(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stranger_is_never_taken_for_the_master() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("nginx.pid");
-        assert!(master(&file).unwrap_err().to_string().starts_with("no master runs: "));
-        fs::write(&file, "x\n").unwrap();
-        assert!(master(&file).unwrap_err().to_string().ends_with("\"x\\n\" is not a pid"));
-        let me = std::process::id();
-        fs::write(&file, format!("{me}\n")).unwrap();
-        let refused = master(&file).unwrap_err();
-        assert!(matches!(&refused, NoMaster::Stranger { pid, .. } if *pid == me), "{refused}");
-        let mut child = Command::new("true").spawn().unwrap();
-        let pid = child.id();
-        child.wait().unwrap();
-        fs::write(&file, format!("{pid}\n")).unwrap();
-        assert!(matches!(master(&file), Err(NoMaster::Ended(_))));
-    }
-
-    #[test]
-    fn a_process_that_is_younger_than_the_pid_file_is_a_stranger() {
-        let me = std::process::id();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
-        assert_eq!(check_age(me, now), Ok(()));
-        assert!(check_age(me, now - 86_400).unwrap_err().contains("after the pid file was written"));
-        assert_eq!(start_ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20"), Some(99));
-    }
 
     #[test]
     fn sees_its_own_children() {

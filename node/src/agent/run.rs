@@ -16,9 +16,10 @@ use super::drive::{Driver, Outcome};
 use super::hands::{Hands, open_lock};
 use super::link::{self, Event, Out};
 use super::order::Order;
-use super::proxy::{self, Layout};
+use super::proxy::Layout;
 use super::report::{Observed, Report};
 use super::supervise::Supervisor;
+use crate::pid_file;
 
 /// How long the line waits for the proxy: a node that introduces itself without one counts as ill.
 const FIRST: Duration = Duration::from_secs(10);
@@ -100,7 +101,7 @@ impl Agent {
         loop {
             let pid_file = self.driver.hands.settings().pid_file.clone();
             // The pid file comes when the sockets listen, and wakes this loop.
-            if self.line.is_none() && (proxy::master(&pid_file).is_ok() || Instant::now() >= dial_at) {
+            if self.line.is_none() && (pid_file::master(&pid_file).is_ok() || Instant::now() >= dial_at) {
                 self.dial();
             }
             tokio::select! {

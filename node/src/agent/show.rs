@@ -9,6 +9,7 @@ use super::ledger::{Ledger, Served};
 use super::proxy::{self, Layout, Settings};
 use super::report::{Observed, Report};
 use super::verify;
+use crate::pid_file;
 
 /// Microseconds as milliseconds.
 fn ms(us: u64) -> String {
@@ -60,7 +61,7 @@ pub fn report(report: &Report) -> String {
 
 /// The node as its journal and its processes show it.
 pub fn status(layout: &Layout, settings: &Settings, ledger: Option<&Ledger>, observed: Option<&Observed>) -> String {
-    let master = match proxy::master(&settings.pid_file) {
+    let master = match pid_file::master(&settings.pid_file) {
         Ok(process) => {
             let workers: Vec<String> = proxy::children(process.pid()).iter().map(u32::to_string).collect();
             format!("master {}, workers {}", process.pid(), workers.join(" "))

@@ -4,8 +4,9 @@ use std::io;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::proxy::{self, Layout};
+use super::proxy::Layout;
 use crate::os::pidfd::{Ending, PidFd};
+use crate::pid_file;
 
 /// The pauses before a proxy is started again, doubled each time from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -45,7 +46,7 @@ impl Supervisor {
     }
 
     /// Waits for the next thing to do and does it. Says whether the proxy came or went. Cancelling it loses nothing.
-    pub async fn next(&mut self, pid_file: &std::path::Path) -> io::Result<bool> {
+    pub async fn next(&mut self, path: &std::path::Path) -> io::Result<bool> {
         if let Some(master) = &self.master {
             master.wait().await?;
             self.ended()?;
@@ -56,7 +57,7 @@ impl Supervisor {
             None => std::future::pending().await,
         }
         self.look = None;
-        if let Ok(process) = proxy::master(pid_file) {
+        if let Ok(process) = pid_file::master(path) {
             tracing::info!(pid = process.pid(), "a master runs");
             self.master = Some(Ending::of(process)?);
             return Ok(true);
@@ -113,7 +114,7 @@ impl Supervisor {
     }
 
     /// Ends the proxy with the agent, unless it is somebody else's. `signal` is QUIT, then TERM when it is urgent.
-    pub fn stop(&mut self, signal: i32, pid_file: &std::path::Path) {
+    pub fn stop(&mut self, signal: i32, path: &std::path::Path) {
         self.stopping = true;
         self.look = None;
         if self.attached {
@@ -121,7 +122,7 @@ impl Supervisor {
         }
         // The child before its pid file is written, else the master of the pid file (an upgrade may have changed it).
         let child = self.child.as_ref().and_then(|child| PidFd::open(child.id()).ok());
-        if let Some(process) = proxy::master(pid_file).ok().or(child)
+        if let Some(process) = pid_file::master(path).ok().or(child)
             && let Err(error) = process.send(signal)
         {
             tracing::warn!(pid = process.pid(), %error, "the proxy cannot be told to stop");

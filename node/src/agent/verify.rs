@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use inotify::WatchMask;
 
-use super::proxy::{self, Layout, Settings};
+use super::proxy::{Layout, Settings};
 use crate::dysvr::verify::{Finding, finding_file};
 use crate::os::inotify::Directories;
 use crate::os::signal;
+use crate::pid_file;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     /// There is nobody to ask.
     #[error(transparent)]
-    NoMaster(#[from] proxy::NoMaster),
+    NoMaster(#[from] pid_file::NoMaster),
     /// It could not be asked or heard.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
@@ -50,7 +51,7 @@ pub async fn ask(layout: &Layout, limit: Duration) -> Result<Finding, NoAnswer> 
     let described = |error| NoAnswer::Io(folder.display().to_string(), error);
     let mut directories = Directories::new().map_err(described)?;
     directories.add(&folder, WatchMask::MOVED_TO).map_err(described)?;
-    let master = proxy::master(&settings.pid_file)?;
+    let master = pid_file::master(&settings.pid_file)?;
     let number = rand::random::<u32>().max(1);
     let pid = master.pid();
     master.send_value(signal::dysvr(), number).map_err(|error| NoAnswer::Io(format!("signalling {pid}"), error))?;

@@ -32,6 +32,7 @@ use crate::log::{self, Level};
 use crate::os::channel::Command;
 use crate::os::errno;
 use crate::os::fork::{Exit, reap};
+use crate::os::marks::Marks;
 use crate::os::process::Owner;
 use crate::os::signal::{self, Received, Signals};
 use crate::os::time::monotonic;
@@ -45,6 +46,8 @@ pub struct Master {
     options: Options,
     /// Absolute.
     prefix: PathBuf,
+    /// Of the pid file.
+    marks: Rc<Marks>,
     cycle: Rc<Cycle>,
     interner: Interner,
     sockets: Sockets,

@@ -121,11 +121,15 @@ impl Master {
     }
 
     /// The pid file follows the configuration.
-    fn move_pid_file(&self, cycle: &Cycle) {
+    fn move_pid_file(&mut self, cycle: &Cycle) {
         let (old, new) = (self.prefix.join(&self.cycle.conf.main.pid), self.prefix.join(&cycle.conf.main.pid));
         if old != new {
-            match start::write_pid(&new) {
-                Ok(()) => drop(std::fs::remove_file(old)),
+            let marks = start::open_marks(&new);
+            match marks.and_then(|marks| start::write_pid(&new, &marks).map(|()| marks)) {
+                Ok(marks) => {
+                    self.marks = Rc::new(marks);
+                    let _ = std::fs::remove_file(old);
+                }
                 Err(error) => log!(Level::Emerg, "{error}"),
             }
         }

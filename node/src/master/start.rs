@@ -22,10 +22,11 @@ use crate::log::{self, Level, Log};
 use crate::os::channel::Channel;
 use crate::os::errno;
 use crate::os::fork::{daemonize, redirect};
+use crate::os::marks::Marks;
 use crate::os::process::{Owner, is_root};
 use crate::os::signal::{self, Signals};
 use crate::os::zone::Zone;
-use crate::task::file::{Durability, write_whole};
+use crate::pid_file::{self, NoMaster};
 use crate::worker::{self, Birth};
 
 /// Runs the program; gives its exit code.
@@ -64,7 +65,8 @@ fn begin(options: Options) -> Result<i32, String> {
     let mut sockets = Sockets::default();
     let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
     let pid_file = prefix.join(&cycle.conf.main.pid);
-    let mut takeover = Takeover::begin(&pid_file);
+    let marks = open_marks(&pid_file)?;
+    let mut takeover = Takeover::begin(&pid_file, &marks).map_err(|error| of_marks(&pid_file, &error))?;
     sockets.adopt(takeover.sockets());
     let opened = open_or_clear(&mut takeover, || sockets.open(&cycle.sockets(), count))?;
     sockets.take_over(opened);
@@ -89,7 +91,7 @@ fn begin(options: Options) -> Result<i32, String> {
     let signals = Signals::block(&all_signals()).map_err(|error| format!("signalfd() failed ({})", errno(&error)))?;
     let zone = zone(&cycle, None).map_err(|error| format!("mmap() failed ({})", errno(&error)))?;
     make_task_folder(&cycle, &prefix);
-    write_pid(&pid_file)?;
+    write_pid(&pid_file, &marks)?;
     takeover.settled();
     if let Some(starter) = starter {
         starter.release();
@@ -97,11 +99,12 @@ fn begin(options: Options) -> Result<i32, String> {
     log!(Level::Notice, "{}", crate::version::NAME);
     if !cycle.conf.main.master_process {
         takeover.dismiss();
-        return Ok(alone(cycle, interner, sockets, zone, owner, prefix));
+        return Ok(alone(cycle, interner, sockets, zone, owner, prefix, marks));
     }
     let master = Master {
         options,
         prefix,
+        marks: Rc::new(marks),
         cycle: Rc::new(cycle),
         interner,
         sockets,
@@ -134,6 +137,7 @@ fn alone(
     zone: Rc<Zone>,
     owner: Option<Owner>,
     prefix: std::path::PathBuf,
+    marks: Marks,
 ) -> i32 {
     let pid = prefix.join(&cycle.conf.main.pid);
     let channel = Channel::pair().and_then(|(ours, theirs)| Ok((ours, theirs, sockets.of_worker(0)?)));
@@ -152,6 +156,7 @@ fn alone(
                 interner,
                 owner,
                 prefix,
+                marks: Rc::new(marks),
             })
         }
         Err(error) => {
@@ -296,29 +301,40 @@ fn make_task_folder(cycle: &Cycle, prefix: &Path) {
     }
 }
 
-/// Writes the pid of this process.
-pub(super) fn write_pid(path: &Path) -> Result<(), String> {
-    let text = format!("{}\n", std::process::id());
-    write_whole(path, text.as_bytes(), Durability::Visible)
-        .map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
+/// The file with the marks of a pid file.
+pub(super) fn open_marks(pid_file: &Path) -> Result<Marks, String> {
+    let path = pid_file::marks(pid_file);
+    Marks::open(&path).map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
 }
 
-/// `-s`: signals the master of a pid file; gives the exit code.
+fn of_marks(pid_file: &Path, error: &io::Error) -> String {
+    format!("locks of \"{}\" cannot be read ({})", pid_file::marks(pid_file).display(), errno(error))
+}
+
+/// Makes this process the master of a pid file.
+pub(super) fn write_pid(path: &Path, marks: &Marks) -> Result<(), String> {
+    pid_file::write(path, marks).map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
+}
+
+/// `-s`: signals the master of a pid file; gives the exit code. In nginx's words, for the tools that read them.
 fn send(path: &Path, number: i32) -> i32 {
     let fail = |level: Level, text: String| {
         eprintln!("nginx: [{}] {text}", level.name());
         log!(level, "{text}");
         1
     };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return fail(Level::Error, format!("open() \"{}\" failed ({})", path.display(), errno(&error))),
-    };
-    match text.trim().parse() {
-        Ok(pid) if pid > 0 => match signal::send(pid, number) {
+    if let Err(error) = std::fs::metadata(path) {
+        return fail(Level::Error, format!("open() \"{}\" failed ({})", path.display(), errno(&error)));
+    }
+    match pid_file::master(path) {
+        Ok(master) => match master.send(number) {
             Ok(()) => 0,
-            Err(error) => fail(Level::Alert, format!("kill({pid}, {number}) failed ({})", errno(&error))),
+            Err(error) => fail(Level::Alert, format!("kill({}, {number}) failed ({})", master.pid(), errno(&error))),
         },
-        _ => fail(Level::Error, format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display())),
+        Err(NoMaster::Ended(pid)) => fail(Level::Alert, format!("kill({pid}, {number}) failed (3: No such process)")),
+        Err(NoMaster::NoPid { path, text }) => {
+            fail(Level::Error, format!("invalid PID number \"{text}\" in \"{path}\""))
+        }
+        Err(error) => fail(Level::Alert, error.to_string()),
     }
 }

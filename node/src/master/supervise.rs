@@ -160,6 +160,7 @@ impl Master {
             interner: std::mem::take(&mut self.interner),
             owner: self.owner.clone(),
             prefix: self.prefix.clone(),
+            marks: Rc::clone(&self.marks),
         }
     }
 

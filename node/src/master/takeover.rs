@@ -2,20 +2,21 @@
 //! these from them, forks workers of its own, and lets the old ones go when the new ones serve, so that no connection is
 //! refused meanwhile.
 //!
-//! Whose workers they are is known by the pid file that the dead master left: its workers are in the process group that
-//! it has founded. Each is held by a pidfd before it is asked, and nothing is done to a bare number.
+//! Whose workers they are is known by the marks that they hold beside the pid file of the dead master ([`Marks`]). Each is
+//! held by a pidfd while that is asked, and nothing is done to a bare number.
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use dysvr_conf::model::ListenAddr;
 
 use crate::log::Level;
+use crate::os::marks::{Marks, Role};
 use crate::os::pidfd::PidFd;
 use crate::os::{errno, listen, procfs};
-use crate::version::PROGRAM;
 
 /// What a former master has left behind.
 #[derive(Debug, Default)]
@@ -28,15 +29,15 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Looks for orphans of the master that a pid file names, from now on alone with them until [`Self::settled`].
-    pub fn begin(pid_file: &Path) -> Self {
+    /// Looks for workers of a pid file that have no master, from now on alone with them until [`Self::settled`].
+    pub fn begin(pid_file: &Path, marks: &Marks) -> io::Result<Self> {
         let folder = pid_file.parent().unwrap_or(Path::new("/"));
         let lock = File::open(folder).and_then(|folder| folder.lock().map(|()| folder)).ok();
-        let orphans = orphans(pid_file);
+        let orphans = orphans(marks)?;
         if !orphans.is_empty() {
             log!(Level::Notice, "the former master has ended without its {} worker(s)", orphans.len());
         }
-        Self { orphans, denied: false, lock }
+        Ok(Self { orphans, denied: false, lock })
     }
 
     /// The listening sockets of the orphans, each once. Those that may not be taken (another user's, or root without the
@@ -67,7 +68,7 @@ impl Takeover {
             if let Err(error) = result {
                 let pid = orphan.pid();
                 self.denied = true;
-                log!(Level::Warn, "the sockets of the former worker {pid} cannot be taken over ({})", errno(&error));
+                log!(Level::Error, "the sockets of the former worker {pid} cannot be taken over ({})", errno(&error));
             }
         }
         sockets
@@ -95,20 +96,15 @@ impl Takeover {
     }
 }
 
-/// The workers of a master that has ended without them.
-fn orphans(pid_file: &Path) -> Vec<PidFd> {
-    let text = std::fs::read_to_string(pid_file).unwrap_or_default();
-    let Some(group) = text.trim().parse::<u32>().ok().filter(|&group| group > 1) else { return Vec::new() };
-    if procfs::is_running(group) {
-        return Vec::new();
+/// The workers of masters that have ended without them.
+fn orphans(marks: &Marks) -> io::Result<Vec<PidFd>> {
+    if !marks.of(Role::Master)?.is_empty() {
+        return Ok(Vec::new());
     }
-    let me = std::process::id();
-    let is_one = |pid: u32| {
-        pid != me && procfs::process_group(pid) == Some(group) && procfs::program(pid).as_deref() == Some(PROGRAM)
-    };
-    let held = procfs::all().into_iter().filter(|&pid| is_one(pid)).filter_map(|pid| PidFd::open(pid).ok());
-    // Asked again while it is held: the number is its own until here.
-    held.filter(|held| is_one(held.pid()) && held.is_alive()).collect()
+    let held: Vec<PidFd> = marks.of(Role::Worker)?.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect();
+    // Asked again while they are held: the numbers are their own until here.
+    let still = marks.of(Role::Worker)?;
+    Ok(held.into_iter().filter(|held| still.contains(&held.pid()) && held.is_alive()).collect())
 }
 
 /// Opens sockets. Where orphans hold some that may not be taken from them, they are told to leave, and it is tried until
@@ -136,22 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_taken_for_an_orphan_who_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("nginx.pid");
-        assert!(orphans(&file).is_empty(), "no pid file");
-        // A living group of strangers, a number that is no pid, everybody's and nobody's group.
-        for text in [std::process::id().to_string(), "x".into(), "0".into(), "1".into(), "-1".into()] {
-            std::fs::write(&file, format!("{text}\n")).unwrap();
-            assert!(orphans(&file).is_empty(), "{text}");
-        }
-    }
-
-    #[test]
     fn one_takes_over_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("nginx.pid");
-        let mut first = Takeover::begin(&file);
+        let marks = Marks::open(&dir.path().join("nginx.pid.lock")).unwrap();
+        let mut first = Takeover::begin(&file, &marks).unwrap();
+        assert!(first.is_over());
         let folder = File::open(dir.path()).unwrap();
         assert!(folder.try_lock().is_err());
         first.settled();

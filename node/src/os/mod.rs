@@ -7,6 +7,7 @@ pub mod channel;
 pub mod fork;
 pub mod inotify;
 pub mod listen;
+pub mod marks;
 pub mod memory;
 pub mod pidfd;
 pub mod process;

@@ -1,7 +1,6 @@
 //! What /proc says of a process. Answers are about whoever has the number now: hold a process by its pidfd while asking.
 
 use std::fs;
-use std::path::PathBuf;
 
 /// All processes.
 pub fn all() -> Vec<u32> {
@@ -24,11 +23,6 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 1)?.parse().ok()
 }
 
-/// Its process group: the number of the process that founded it, which nobody else gets while somebody is in it.
-pub fn process_group(pid: u32) -> Option<u32> {
-    stat_field(pid, 2)?.parse().ok()
-}
-
 /// Whether it has not ended: a zombie has.
 pub fn is_running(pid: u32) -> bool {
     stat_field(pid, 0).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
@@ -36,13 +30,21 @@ pub fn is_running(pid: u32) -> bool {
 
 /// Its descriptors that are sockets: each with the number of the socket, which is the same in all processes that share it.
 pub fn sockets(pid: u32) -> std::io::Result<Vec<(i32, String)>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-    let sockets = entries.filter_map(|entry| {
-        let target: PathBuf = fs::read_link(entry.path()).ok()?;
-        let socket = target.to_str()?.strip_prefix("socket:")?.to_owned();
-        Some((entry.file_name().to_str()?.parse().ok()?, socket))
-    });
-    Ok(sockets.collect())
+    let mut sockets = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let target = match fs::read_link(entry.path()) {
+            Ok(target) => target,
+            // Closed since.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            // Who may list them need not be allowed to see what they are.
+            Err(error) => return Err(error),
+        };
+        let socket = target.to_str().and_then(|text| text.strip_prefix("socket:"));
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        sockets.extend(number.zip(socket.map(str::to_owned)));
+    }
+    Ok(sockets)
 }
 
 fn stat_field(pid: u32, index: usize) -> Option<String> {
@@ -64,7 +66,7 @@ mod tests {
         assert!(all().contains(&me) && is_running(me));
         let name = std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(program(me), Some(name));
-        assert!(parent(me).is_some() && process_group(me).is_some());
+        assert!(parent(me).is_some());
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
         assert!(sockets(me).unwrap().iter().any(|(number, _)| *number == fd));

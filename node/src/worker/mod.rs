@@ -18,6 +18,7 @@ use crate::cycle::Cycle;
 use crate::log::Level;
 use crate::os::channel::Channel;
 use crate::os::errno;
+use crate::os::marks::{Marks, Role};
 use crate::os::process::{Owner, limit_descriptors};
 use crate::os::signal::Signals;
 use crate::os::zone::Zone;
@@ -44,6 +45,8 @@ pub struct Birth {
     pub owner: Option<Owner>,
     /// Absolute.
     pub prefix: PathBuf,
+    /// Of the pid file.
+    pub marks: Rc<Marks>,
 }
 
 /// What a worker may be told by a signal, nginx's own: QUIT gracefully, TERM and INT at once, USR1 reopens logs. The
@@ -71,6 +74,13 @@ pub fn run(birth: Birth) -> i32 {
 }
 
 fn serve(birth: Birth) -> Result<(), String> {
+    // Should the master be killed, its successor finds this worker so. Held to the end of the process.
+    let marks = Rc::clone(&birth.marks);
+    if birth.confined
+        && let Err(error) = marks.set(Role::Worker)
+    {
+        log!(Level::Alert, "fcntl(F_SETLK) failed ({})", errno(&error));
+    }
     let signals = Signals::block(&SIGNALS).map_err(|error| format!("signalfd() failed ({})", errno(&error)))?;
     if let Some(limit) = birth.cycle.conf.main.worker_rlimit_nofile
         && let Err(error) = limit_descriptors(limit)
