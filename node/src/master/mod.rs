@@ -49,6 +49,9 @@ pub struct Master {
     /// Of the pid file.
     marks: Rc<Marks>,
     cycle: Rc<Cycle>,
+    /// A commit has panicked in the cycle: nothing is forked from it, compared with it or changed in it any more, until a
+    /// load has made another one.
+    is_damaged: bool,
     interner: Interner,
     sockets: Sockets,
     zone: Rc<Zone>,
@@ -133,7 +136,7 @@ impl Master {
     fn wait(&self) -> io::Result<Awake> {
         let deadlines = [
             self.tasks.deadline(),
-            self.births.deadline(),
+            self.births.deadline().filter(|_| !self.is_damaged),
             self.watchdog.deadline(),
             self.verify_deadline(),
             self.sockets.deadline(),

@@ -64,6 +64,13 @@ impl Master {
         }
     }
 
+    /// The cycle cannot be trusted any more: the files are loaded anew, as soon as the task that runs has its verdict.
+    pub(super) fn damage(&mut self) {
+        log!(Level::Alert, "[dysvr] a commit has panicked in the master, a defect of the proxy: reloading");
+        self.is_damaged = true;
+        self.reload.wanted = true;
+    }
+
     /// Whether a worker of the newest generation serves: until then the old one goes on.
     fn serves_anew(&self) -> bool {
         let generation = self.generation;
@@ -116,6 +123,7 @@ impl Master {
         self.zone = zone;
         self.carry_quarantine(&cycle);
         self.cycle = Rc::new(cycle);
+        self.is_damaged = false;
         self.lift_quarantine();
         Ok(())
     }

@@ -106,6 +106,7 @@ fn begin(options: Options) -> Result<i32, String> {
         prefix,
         marks: Rc::new(marks),
         cycle: Rc::new(cycle),
+        is_damaged: false,
         interner,
         sockets,
         zone,

@@ -89,9 +89,9 @@ impl Master {
         }
     }
 
-    /// Forks what is due, unless a task is between its two phases: a worker born there would belong to neither.
+    /// Forks what is due, unless a task is between its two phases (a worker born there would belong to neither) or the cycle is damaged.
     pub(super) fn respawn_due(&mut self, now: Duration) {
-        if self.tasks.is_preparing() {
+        if self.tasks.is_preparing() || self.is_damaged {
             return;
         }
         for ordinal in self.births.take_due(now) {

@@ -4,6 +4,7 @@
 mod file;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use dysvr_conf::recording::Recording;
@@ -98,6 +99,7 @@ impl Master {
         while (self.tasks.wanted || self.tasks.file.is_some())
             && !self.tasks.is_running()
             && !self.reload.is_busy()
+            && !(self.is_damaged && self.reload.wanted)
             && self.leaving.is_none()
         {
             self.begin_next(now);
@@ -163,6 +165,9 @@ impl Master {
 
     /// Checks a task, publishes it and tells the workers to prepare. On a refusal nothing has changed anywhere.
     fn begin(&mut self, now: Duration, task: &TaskLine) -> Result<Begun, Refusal> {
+        if self.is_damaged {
+            return Err(Refusal::NeedsReload("a commit has panicked and the files could not be loaded since".into()));
+        }
         log!(Level::Notice, "master dysvr_update begin {}ms", millis());
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
         let mut recording = Recording::new(Machine);
@@ -272,11 +277,20 @@ impl Master {
             self.workers.send(slot, Command::Commit, version);
         }
         if let Some((prepared, opened)) = running.prepared.take().map(|prepared| *prepared) {
-            self.sockets.take_over(opened);
-            let committed = self.cycle.commit(prepared);
-            self.sockets.commit(monotonic(), &self.cycle, &committed);
-            log_committed(&committed);
-            self.lift_quarantine();
+            let commit = || {
+                self.sockets.take_over(opened);
+                #[cfg(feature = "poison")]
+                crate::poison::point("master-commit", &self.zone, 0);
+                let committed = self.cycle.commit(prepared);
+                self.sockets.commit(monotonic(), &self.cycle, &committed);
+                log_committed(&committed);
+            };
+            // Behind the point of no return: the workers do it anyway, and a master that died of it would take them along
+            // where its supervisor ends what it leaves.
+            match catch_unwind(AssertUnwindSafe(commit)) {
+                Ok(()) => self.lift_quarantine(),
+                Err(_) => self.damage(),
+            }
         }
         let Some(running) = &mut self.tasks.running else { return };
         say_unwritten(running.file.mark(running.index, Status::Loading), running.file.path());
@@ -288,6 +302,10 @@ impl Master {
     fn replace(&mut self, now: Duration, old: SlotId) {
         // A dead one's successor is due already, a living one's becomes due here: it is born at once.
         self.retire(now, old, "did not commit");
+        if self.is_damaged {
+            // The load that is due replaces them all.
+            return self.round_input(now, Input::Replaced { old });
+        }
         if let Some(running) = &mut self.tasks.running {
             running.replacements.push((None, old));
         }
