@@ -19,7 +19,12 @@ const BOUND: Duration = Duration::from_secs(120);
 fn no_vhost_is_too_much_to_read() -> Result<()> {
     // Nobody is to be replaced for being slow on a busy machine.
     let patient = "dysvr_task_timeout 100s; dysvr_watchdog 100s;";
-    let rig = Rig::start(&MainConf { http: patient.into(), ..MainConf::default() })?;
+    // What takes more memory than this ends who reads it, and the test with it.
+    let rig = Rig::start_by(&MainConf { http: patient.into(), ..MainConf::default() }, |binary| {
+        let mut command = std::process::Command::new("prlimit");
+        command.arg("--as=4000000000").arg(binary);
+        command
+    })?;
     let prefix = &rig.proxy.prefix;
     let workers = rig.proxy.workers();
     let server = |inner: &str| format!("server {{ vsvc_id 2; listen 127.0.0.1:{}; {inner} }}\n", prefix.port);

@@ -64,6 +64,12 @@ fn whatever_is_no_task_file_is_refused_and_the_next_task_works() -> Result<()> {
         ),
         ("a huge file", "is larger than", Box::new(|| Ok(fs::File::create(&path)?.set_len(1 << 30)?))),
         ("no file", "No such file", Box::new(|| Ok(()))),
+        ("a NUL in a line", "refused", Box::new(|| Ok(fs::write(&path, line.replace("status", "sta\0tus"))?))),
+        (
+            "bytes that are no text",
+            "refused",
+            Box::new(|| Ok(fs::write(&path, [line.as_bytes(), b" x=\xff\xfe\n"].concat())?)),
+        ),
         ("zeroes", "refused", Box::new(|| Ok(fs::write(&path, [0; 4096])?))),
         ("a device", "is not a regular file", Box::new(|| Ok(symlink("/dev/null", &path)?))),
     ];
