@@ -2,6 +2,7 @@
 # make test    everything that must hold: format, lints, documentation, tests, deployment
 # make bench   figures and goals, beside nginx and haproxy in the same run
 # make soak    traffic while vhosts change all the time, every answer checked; ARGS='--updates 100000' for the long form
+# make planted tests the tests: a suite finds each bug that can be planted; ARGS='NAME…' for some of them
 # make fuzz    new inputs for the parsers, as long as FUZZ_SECONDS each; needs a nightly toolchain and cargo-fuzz
 # make lint    format, lints and documentation alone
 # make install the programs, default configuration and systemd units below $(DESTDIR)
@@ -18,7 +19,7 @@ VENV := target/venv
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test bench soak fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
+.PHONY: run test bench soak planted fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
 
 run: tools
 	$(CARGO) build --release --workspace --bins
@@ -40,6 +41,10 @@ soak: tools
 	$(CARGO) build --release -p dysvr-tests --bin dysvr-soak
 	DYSVR_BIN_DIR=$(CURDIR)/target/dist exec target/release/dysvr-soak $(ARGS)
 
+planted: tools-test
+	$(CARGO) build --workspace --bins
+	exec target/debug/dysvr-planted $(ARGS)
+
 # What it finds stands in tests/fuzz/artifacts; mended, it goes into the target's corpus, which `make test` replays.
 FUZZ_SECONDS ?= 300
 fuzz: tools
@@ -53,8 +58,10 @@ lint: tools
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 
+# Each package by itself: together with the tests they would be built with bugs on demand.
 build: tools
 	$(CARGO) build --profile dist -p dysvr-node -p dysvr-controller --bins
+	! grep -lE 'DYSVR_(PLANTED|POISON)' target/dist/dysvr{-proxy,-node,-controller,ctl}
 
 # Strictly against Kubernetes' schemas, and every command line and path against the programs that were built.
 manifests: $(VENV)/ready

@@ -5,5 +5,6 @@
 
 pub mod digest;
 pub mod id;
+pub mod planted;
 pub mod status;
 pub mod wire;

@@ -61,21 +61,36 @@ fn build() -> Result<PathBuf> {
 
 /// Builds in the profile of this program; gives the directory of the programs.
 fn cargo_build(options: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo("build")?;
+    command.arg("--quiet").args(options);
+    let output = command.output().context("starting cargo")?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    directory()
+}
+
+/// A command of cargo about the whole workspace, in the profile of this program and beside it.
+///
+/// # Errors
+/// When this program is not where cargo puts programs.
+pub fn cargo(command: &str) -> Result<Command> {
+    let directory = directory()?;
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()).args([command, "--workspace", "--profile", profile]);
+    cargo.arg("--target-dir").arg(directory.parent().context("no directory above the profile's")?);
+    Ok(cargo)
+}
+
+/// Where programs of this program's profile are.
+fn directory() -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding this program")?;
     // Tests are in target/PROFILE/deps, programs in target/PROFILE.
     let mut directory = own.parent().context("this program has no directory")?;
     if directory.ends_with("deps") {
         directory = directory.parent().context("no directory above deps")?;
     }
-    let profile = match directory.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(profile) => profile,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--quiet", "--workspace", "--profile", profile]).args(options);
-    command.arg("--target-dir").arg(directory.parent().context("no directory above the profile's")?);
-    let output = command.output().context("starting cargo")?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(directory.to_owned())
 }

@@ -18,6 +18,7 @@ pub mod http;
 pub mod load;
 pub mod node;
 pub mod origin;
+pub mod planted;
 pub mod poison;
 pub mod ports;
 pub mod prefix;

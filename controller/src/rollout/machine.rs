@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use dysvr_proto::id::Revision;
+use dysvr_proto::planted::{Bug, planted};
 
 use super::message::{Effect, Input, Progress, Refusal, Standing};
 use super::plan::Plan;
@@ -291,7 +292,7 @@ impl Rollout {
         match next.phase {
             Phase::Queued if self.plan.total() == 0 => next.phase = Phase::Done,
             Phase::Queued => next.phase = Phase::Running,
-            Phase::Running | Phase::Soaking if next.spent() > budget => {
+            Phase::Running | Phase::Soaking if next.spent() > budget && !planted(Bug::BudgetIgnored) => {
                 next.reason = spent(next, budget);
                 next.phase = match next.strategy.auto_undo {
                     true => Phase::RollingBack { back: next.wave },
@@ -314,7 +315,8 @@ impl Rollout {
     }
 
     fn next_wave(&self, next: &mut State) {
-        if next.wave + 1 < self.plan.waves().len() {
+        let left_out = usize::from(planted(Bug::WaveOffByOne));
+        if next.wave + 1 + left_out < self.plan.waves().len() {
             next.wave += 1;
             next.phase = Phase::Running;
         } else {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dysvr_proto::id::Epoch;
+use dysvr_proto::planted::{Bug, planted};
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
@@ -313,7 +314,9 @@ pub async fn settle(store: &dyn Store, txn: Txn) -> Result<Verdict, StoreError> 
     let mut unknown = None;
     loop {
         match store.commit(txn.clone()).await {
-            Ok(Verdict::Conflict) if unknown.is_some() => return mine(store, &txn).await,
+            Ok(Verdict::Conflict) if unknown.is_some() && !planted(Bug::UnknownRetried) => {
+                return mine(store, &txn).await;
+            }
             Err(error @ StoreError::Unknown { .. }) => unknown = Some(error),
             Err(StoreError::Unavailable { .. }) if unknown.is_some() => {}
             known => return known,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dysvr_proto::id::{Epoch, Revision, RolloutId, TaskId};
+use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 use serde::{Deserialize, Serialize};
 
@@ -190,6 +191,7 @@ impl Ledger {
 
     /// The verdict of a task that was answered before.
     pub fn answer(&self, id: &str, digest: ContentDigest) -> Option<&Report> {
-        self.answers.iter().map(|a| (&a.report, a.digest)).find(|(r, d)| r.id == id && *d == digest).map(|(r, _)| r)
+        let same = |a: &&Answer| a.report.id == id && (a.digest == digest || planted(Bug::IdsForDigests));
+        self.answers.iter().find(same).map(|answer| &answer.report)
     }
 }

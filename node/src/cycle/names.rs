@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{OrderKey, ServerName};
 use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
+use dysvr_proto::planted::{Bug, planted};
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
@@ -52,6 +53,9 @@ impl Names {
     /// Adds one.
     pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
         self.take_out(|names| names.sum_of_place(&vhost.conf.order));
+        if planted(Bug::DefaultByArrival) {
+            self.explicit = self.default_server().cloned();
+        }
         let conflicts = self.enter(vhost, default);
         self.all.insert(vhost.conf.order.clone(), Rc::clone(vhost));
         self.put_in(|names| names.sum_of_place(&vhost.conf.order));

@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use dysvr_proto::planted::{Bug, planted};
+
 /// A worker, by its slot in the zone.
 pub type SlotId = usize;
 
@@ -129,6 +131,9 @@ impl Round {
             }
             (Phase::Committing, Input::Committed(slot, version)) if version == self.version => {
                 self.waiting.remove(&slot);
+                if planted(Bug::AckBeforeAll) {
+                    self.waiting.clear();
+                }
             }
             (Phase::Committing, Input::Refused(slot, ..) | Input::Died(slot)) => self.replace(slot),
             (Phase::Committing, Input::Replaced { old }) => {
@@ -178,7 +183,8 @@ impl Round {
             self.deadline = now + self.timeout;
             self.effects.push_back(Effect::Commit(self.members.iter().copied().collect()));
         }
-        if self.phase == Phase::Committing && self.waiting.is_empty() && self.replacing.is_empty() {
+        let replaced = self.replacing.is_empty() || planted(Bug::DoneBeforeReplacement);
+        if self.phase == Phase::Committing && self.waiting.is_empty() && replaced {
             self.phase = Phase::Over;
             self.effects.push_back(Effect::End(Verdict::Done));
         }

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use dysvr_proto::planted::{Bug, planted};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -35,6 +36,9 @@ pub fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, durability: Durabili
         Err(e) if e.kind() == io::ErrorKind::NotFound => mode,
         Err(e) => return Err(e),
     };
+    if planted(Bug::WriteInPlace) {
+        return fs::write(path, bytes);
+    }
     let beside = beside(path)?;
     let written = write_new(&beside, bytes, mode, durability).and_then(|_| fs::rename(&beside, path));
     if let Err(e) = written {
@@ -222,7 +226,7 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io
     };
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask took away
-    if durability == Durability::Synced {
+    if durability == Durability::Synced && !planted(Bug::SkipFsync) {
         file.sync_all()?;
     }
     Ok(file)

@@ -1,6 +1,8 @@
 //! Which version a worker stands at and what it has prepared: each version is met in its turn, and only what was prepared is
 //! committed.
 
+use dysvr_proto::planted::{Bug, planted};
+
 /// A worker's way through the versions; `P` is what it makes of one before it is told to commit it.
 #[derive(Debug)]
 pub struct Follower<P> {
@@ -23,7 +25,7 @@ impl<P> Follower<P> {
     /// Meets a version that is to be prepared. Not so (`false`) when one before it was missed: what that has changed is not
     /// known, and is not guessed.
     pub fn meet(&mut self, version: u64) -> bool {
-        let next = version == self.version + 1;
+        let next = version == self.version + 1 || planted(Bug::MissedVersionGuessed);
         if next {
             self.version = version;
             self.prepared = None;
@@ -38,7 +40,7 @@ impl<P> Follower<P> {
 
     /// What is to be committed as `version`; `None` when nothing was prepared of it.
     pub fn commit(&mut self, version: u64) -> Option<P> {
-        if version != self.version {
+        if version != self.version && !planted(Bug::AnyVersionCommitted) {
             return None;
         }
         self.prepared.take()
@@ -47,7 +49,9 @@ impl<P> Follower<P> {
     /// Forgets what was prepared; the version is met all the same.
     pub fn abort(&mut self, version: u64) {
         self.version = self.version.max(version);
-        self.prepared = None;
+        if !planted(Bug::AbortIgnored) {
+            self.prepared = None;
+        }
     }
 }
 

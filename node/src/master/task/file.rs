@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
 use super::super::Master;
@@ -50,7 +51,7 @@ impl Master {
                 }
                 same
             });
-        } else if file.next_from(index + 1).is_some() {
+        } else if file.next_from(index + 1).is_some() && !planted(Bug::OneTaskPerSignal) {
             self.tasks.file = Some((file, index + 1));
         }
     }
