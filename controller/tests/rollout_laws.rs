@@ -66,6 +66,8 @@ struct World {
     faults: bool,
     /// Failures that the machine was told of, forward.
     bad_news: BTreeSet<String>,
+    /// Since when the store says that a wave soaks.
+    soaking: Option<Time>,
 }
 
 impl World {
@@ -100,8 +102,18 @@ impl World {
         let now = Time(1_000);
         let stored = State::queued(RolloutId(1), FROM, TO, strategy, now);
         let core = Rollout::begin(now, stored.clone(), Arc::clone(&plan), PlanRef([0; 32]));
-        let mut world =
-            Self { dice, now, core, stored, plan, writing: None, nodes, faults: true, bad_news: BTreeSet::new() };
+        let mut world = Self {
+            dice,
+            now,
+            core,
+            stored,
+            plan,
+            writing: None,
+            nodes,
+            faults: true,
+            bad_news: BTreeSet::new(),
+            soaking: None,
+        };
         world.tell_all();
         world
     }
@@ -216,8 +228,7 @@ impl World {
         }
         let Some(state) = self.writing.take() else { return };
         if !self.faults || self.dice.percent(60) {
-            self.check_transition(&state);
-            self.stored = (*state).clone();
+            self.keep(&state);
             self.core_stored(state);
         } else if self.dice.percent(40) {
             self.handle(Input::NotStored);
@@ -232,7 +243,18 @@ impl World {
         self.check();
     }
 
-    /// A wave begins only when the one before it has all its verdicts within the budget.
+    /// The store has a state.
+    fn keep(&mut self, state: &State) {
+        self.check_transition(state);
+        if state.phase != Phase::Soaking {
+            self.soaking = None;
+        } else if self.stored.phase != Phase::Soaking {
+            self.soaking = Some(self.now);
+        }
+        self.stored = state.clone();
+    }
+
+    /// A wave begins only when the one before it has all its verdicts within the budget, and has soaked.
     fn check_transition(&self, next: &State) {
         let last = &self.stored;
         assert!(!last.phase.has_ended() || last.phase == next.phase, "{last:?} → {next:?}");
@@ -245,6 +267,11 @@ impl World {
                 assert!(matches!(progress.standing, Standing::Done | Standing::Failed(_)), "{progress:?}");
             }
         }
+        let on = next.wave > last.wave || (next.phase == Phase::Done && last.phase != Phase::Done);
+        if on && last.phase != Phase::Queued && next.strategy.soak_ms > 0 {
+            let soaked = self.soaking.is_some_and(|since| next.changed >= since.after(next.strategy.soak_ms));
+            assert!(soaked, "on without a soak since {:?}: {last:?} → {next:?}", self.soaking);
+        }
         if let (Phase::RollingBack { back: before }, Phase::RollingBack { back: after }) = (last.phase, next.phase) {
             assert!(after == before || after + 1 == before);
         }
@@ -256,8 +283,7 @@ impl World {
         if let Some(state) = self.writing.take()
             && self.dice.percent(50)
         {
-            self.check_transition(&state);
-            self.stored = *state;
+            self.keep(&state);
         }
         self.core = match self.stored.phase {
             Phase::Queued => Rollout::begin(self.now, self.stored.clone(), Arc::clone(&self.plan), PlanRef([0; 32])),

@@ -24,16 +24,24 @@ bugs! {
     SkipFsync = "skip_fsync",
     /// A file is written where it stands.
     WriteInPlace = "write_in_place",
+    /// An entry of the journal counts before it is on the disk.
+    JournalUnsynced = "journal_unsynced",
     /// The journal of the time before a restart is forgotten.
     JournalForgotten = "journal_forgotten",
     /// A task is taken for another one of the same id, whatever it asks for.
     IdsForDigests = "ids_for_digests",
+    /// Files that were changed by hand are written over.
+    DriftOverwritten = "drift_overwritten",
     /// A node obeys a leader that was deposed.
     StaleEpochObeyed = "stale_epoch_obeyed",
     /// The next leader has the epoch of the last one.
     EpochForgotten = "epoch_forgotten",
+    /// A leader that was deposed writes on.
+    FenceForgotten = "fence_forgotten",
     /// The last wave is left out.
     WaveOffByOne = "wave_off_by_one",
+    /// A wave begins without the soak of the one before it.
+    SoakSkipped = "soak_skipped",
     /// A rollout goes on however many nodes have failed.
     BudgetIgnored = "budget_ignored",
     /// A write whose outcome was unknown is made again.

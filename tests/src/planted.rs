@@ -35,12 +35,13 @@ impl std::fmt::Display for Suite {
 /// The suite that must find a bug.
 pub fn suite(bug: Bug) -> Suite {
     let (quick, target, filter) = match bug {
-        Bug::SkipFsync => (true, "agent_durable", "a_file_is_on_the_disk"),
+        Bug::SkipFsync | Bug::JournalUnsynced => (true, "agent_durable", "a_file_is_on_the_disk"),
         Bug::WriteInPlace => (false, "agent_killed", "killed_at_any_call"),
         Bug::JournalForgotten => (true, "dysvr_node", "agent::journal::"),
-        Bug::IdsForDigests | Bug::StaleEpochObeyed => (true, "dysvr_node", "agent::check::"),
+        Bug::IdsForDigests | Bug::DriftOverwritten | Bug::StaleEpochObeyed => (true, "dysvr_node", "agent::check::"),
         Bug::EpochForgotten => (true, "store_contract", "file::"),
-        Bug::WaveOffByOne | Bug::BudgetIgnored => (true, "rollout_laws", ""),
+        Bug::WaveOffByOne | Bug::SoakSkipped | Bug::BudgetIgnored => (true, "rollout_laws", ""),
+        Bug::FenceForgotten => (true, "revision_laws", "a_deposed_leader"),
         Bug::UnknownRetried => (true, "revision_laws", "a_write_of_unknown_outcome"),
         Bug::DefaultByArrival => (true, "in_place_equals_load", "any_history"),
         Bug::AckBeforeAll => (true, "protocol_rounds", ""),

@@ -301,6 +301,7 @@ impl Rollout {
             }
             Phase::Running if self.moving.is_empty() => match next.strategy.soak_ms {
                 0 => self.next_wave(next),
+                _ if planted(Bug::SoakSkipped) => self.next_wave(next),
                 _ => next.phase = Phase::Soaking,
             },
             Phase::Soaking if same && self.soak_until.is_some_and(|until| until <= now) => self.next_wave(next),

@@ -116,7 +116,7 @@ fn refusal(step: &Step, ledger: &Ledger, drifted: &[FileName]) -> Option<String>
     if step.whole {
         return None;
     }
-    if !drifted.is_empty() {
+    if !drifted.is_empty() && !planted(Bug::DriftOverwritten) {
         let mut names: Vec<&str> = drifted.iter().take(NAMED).map(FileName::as_str).collect();
         let more = format!("and {} more", drifted.len().saturating_sub(NAMED));
         if drifted.len() > NAMED {
