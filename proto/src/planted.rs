@@ -30,6 +30,8 @@ bugs! {
     JournalForgotten = "journal_forgotten",
     /// A task is taken for another one of the same id, whatever it asks for.
     IdsForDigests = "ids_for_digests",
+    /// The master answers a task as done when one of its id was, whatever the files say by now.
+    ContentsIgnored = "contents_ignored",
     /// Files that were changed by hand are written over.
     DriftOverwritten = "drift_overwritten",
     /// A node obeys a leader that was deposed.

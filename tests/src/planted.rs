@@ -50,6 +50,7 @@ pub fn suite(bug: Bug) -> Suite {
             (true, "dysvr_node", "worker::follow::")
         }
         Bug::SumUnchecked | Bug::SumWithoutVersion => (true, "protocol_orders", "what_is_read"),
+        Bug::ContentsIgnored => (false, "in_place", "a_task_is_done_once"),
         Bug::OneTaskPerSignal => (false, "many", "each_of_many_lines"),
     };
     Suite { target, filter, quick }

@@ -202,6 +202,10 @@ fn a_task_is_done_once() -> Result<()> {
         done(&proxy, &proxy.task(Kind::Add, &["auto_vhost/a.conf"], &[1], &["ups"], 7)?)?;
         everywhere(&proxy, "a.example", 200, "origin one")?;
     }
+    // The number says nothing of what is in the files.
+    prefix.write("auto_vhost/a.conf", &(upstream("ups", &origin) + &vhost(1, prefix.port, "b.example", "ups")))?;
+    done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/a.conf"], &[1], &["ups"], 7)?)?;
+    everywhere(&proxy, "b.example", 200, "origin one")?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use dysvr_tests::bench::installed;
@@ -30,11 +30,7 @@ fn programs() -> Result<[(PathBuf, bool); 2]> {
 }
 
 /// A proxy of one worker with these files, on a port of TLS.
-fn start(
-    binary: &PathBuf,
-    ours: bool,
-    files: impl Fn(&Prefix, SocketAddr) -> Result<()>,
-) -> Result<(Proxy, SocketAddr)> {
+fn start(binary: &Path, ours: bool, files: impl Fn(&Prefix, SocketAddr) -> Result<()>) -> Result<(Proxy, SocketAddr)> {
     let prefix = Prefix::new(&MainConf { workers: 1, ours, ..MainConf::default() })?;
     let addr: SocketAddr = (Ipv4Addr::LOCALHOST, ports::free()?).into();
     files(&prefix, addr)?;

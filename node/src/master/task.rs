@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use dysvr_conf::recording::Recording;
+use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
 pub(super) use file::{carry_over, say_unwritten};
@@ -181,7 +182,8 @@ impl Master {
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
         let message = Message { task: task.clone(), sources: recording.into_sources() }.encode();
-        if self.tasks.last.as_ref().is_some_and(|(id, bytes)| *id == task_id && *bytes == message) {
+        let same = |bytes: &Vec<u8>| *bytes == message || planted(Bug::ContentsIgnored);
+        if self.tasks.last.as_ref().is_some_and(|(id, bytes)| *id == task_id && same(bytes)) {
             return Ok(Begun::Before);
         }
         let prepared = guarded(|| self.cycle.prepare(change))?;
