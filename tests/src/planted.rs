@@ -44,8 +44,7 @@ pub fn suite(bug: Bug) -> Suite {
         Bug::FenceForgotten => (true, "revision_laws", "a_deposed_leader"),
         Bug::UnknownRetried => (true, "revision_laws", "a_write_of_unknown_outcome"),
         Bug::DefaultByArrival => (true, "in_place_equals_load", "any_history"),
-        Bug::AckBeforeAll => (true, "protocol_rounds", ""),
-        Bug::DoneBeforeReplacement => (true, "dysvr_node", "dysvr::round::"),
+        Bug::AckBeforeAll | Bug::DoneBeforeReplacement => (true, "protocol_rounds", ""),
         Bug::AnyVersionCommitted | Bug::AbortIgnored | Bug::MissedVersionGuessed => {
             (true, "dysvr_node", "worker::follow::")
         }

@@ -1,6 +1,6 @@
 //! What really is, whatever the processes believe. It is told outside of the schedule, so that it orders nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +17,8 @@ struct Entries {
     committed: Vec<u64>,
     /// What each living worker serves.
     serves: BTreeMap<u64, Cycle>,
+    /// The workers that have begun to.
+    begun: BTreeSet<u64>,
     /// Why each worker has refused what version.
     reasons: BTreeMap<(u64, u64), String>,
 }
@@ -46,14 +48,21 @@ impl Ledger {
     }
 
     pub fn serves(&self, worker: u64, cycle: &Cycle) {
-        self.entries().serves.insert(worker, cycle.clone());
+        let mut entries = self.entries();
+        entries.serves.insert(worker, cycle.clone());
+        entries.begun.insert(worker);
+    }
+
+    /// Whether it serves or has served.
+    pub fn has_served(&self, worker: u64) -> bool {
+        self.entries().begun.contains(&worker)
     }
 
     pub fn ended(&self, worker: u64) {
         self.entries().serves.remove(&worker);
     }
 
-    /// `None`: it is dead, whoever knows it.
+    /// `None`: it is dead, whoever knows it, or was born behind the task and does not serve yet.
     pub fn served_by(&self, worker: u64) -> Option<Cycle> {
         self.entries().serves.get(&worker).cloned()
     }

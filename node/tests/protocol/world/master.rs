@@ -85,7 +85,6 @@ impl Master {
             commands: theirs,
             answers,
         };
-        self.ledger.serves(number, &self.cycle);
         let (fate, ledger, seen) =
             (draw_fate(), std::sync::Arc::clone(&self.ledger), std::sync::Arc::clone(&self.seen));
         self.threads.push(thread::spawn(move || {
@@ -134,9 +133,14 @@ impl Master {
                 self.spawn();
             }
         }
-        match self.running.take().and_then(|running| running.verdict) {
+        let Some(Running { verdict, replacements, .. }) = self.running.take() else { return };
+        match verdict {
             Some(Verdict::Done) => {
                 self.seen.done.note();
+                for slot in replacements.into_iter().filter_map(|(new, _)| new) {
+                    let number = self.workers[&slot].number;
+                    assert!(self.ledger.has_served(number), "done, and replacement {number} does not serve yet");
+                }
                 for slot in self.serving() {
                     let number = self.workers[&slot].number;
                     if let Some(serves) = self.ledger.served_by(number) {

@@ -25,6 +25,7 @@ pub struct Worker {
 impl Worker {
     pub fn run(mut self) {
         let mut follower = Follower::new(self.version);
+        self.ledger.serves(self.number, &self.cycle);
         self.prove();
         self.answer(Command::Ready, self.version);
         while let Ok((command, version)) = self.commands.recv() {
