@@ -31,6 +31,18 @@ fn serves(proxy: &Proxy, number: u64) -> Result<()> {
 }
 
 #[test]
+fn memory_comes_in_small_pages() -> Result<()> {
+    let proxy = start("")?;
+    for pid in proxy.workers().into_iter().chain([proxy.master()]) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        // Kernels without huge pages have no such line.
+        let huge = status.lines().find(|line| line.starts_with("THP_enabled:"));
+        ensure!(huge.is_none_or(|line| line.ends_with('0')), "{pid}: {huge:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_task_that_is_larger_than_the_zone_goes_in_place_and_small_ones_around_it() -> Result<()> {
     let proxy = start("    dysvr_shm_zone dysvr 64k;\n")?;
     let prefix = &proxy.prefix;

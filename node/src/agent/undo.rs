@@ -1,8 +1,10 @@
-//! The former contents of the files that a task changes, in one file of the state directory: one write, one sync.
+//! The former contents of the files that a task changes, in one file of the state directory, which is written over in
+//! place: one write, one sync. What is torn was never needed, since a task changes nothing before this is on the disk and
+//! the journal says so; what is whole carries its digest.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use dysvr_proto::digest;
@@ -36,8 +38,21 @@ pub fn keep<'n>(state: &Path, conf_dir: &Path, names: impl Iterator<Item = &'n F
             Ok(Former { name: name.clone(), file })
         })
         .collect::<io::Result<Vec<_>>>()?;
+    overwrite(&path(state), &encode(&former))
+}
+
+/// Makes `bytes` the file's content, on the disk.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // There may be keys among them.
-    write_whole_as(&path(state), &encode(&former), 0o600, Durability::Synced)
+    let open = |new| OpenOptions::new().write(true).create_new(new).mode(0o600).open(path);
+    let (file, is_new) = match open(false) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (open(true)?, true),
+        file => (file?, false),
+    };
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_data()?;
+    if is_new { sync_parent(path) } else { Ok(()) }
 }
 
 /// Restores what was kept. Repeating it does no harm.
@@ -129,6 +144,10 @@ mod tests {
         fs::remove_file(at(0)).unwrap();
         restore(state.path(), conf.path()).unwrap();
         assert_eq!(fs::metadata(at(0)).unwrap().permissions().mode() & 0o7777, 0o640);
+        // The next task keeps less, over what was kept before.
+        keep(state.path(), conf.path(), names[1..2].iter()).unwrap();
+        assert_eq!(restore(state.path(), conf.path()).unwrap(), names[1..2]);
+        assert_eq!(fs::metadata(path(state.path())).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 
     #[test]

@@ -127,6 +127,8 @@ impl Master {
             self.sockets.expire(now);
             if self.leaving.is_some() && self.workers.is_empty() {
                 self.finish();
+                // The process ends: to free a large configuration piece by piece would take longer than all else of it.
+                std::mem::forget(self);
                 return Ok(());
             }
         }

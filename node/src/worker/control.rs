@@ -48,7 +48,7 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     for (addr, fd) in sockets {
         accepts.begin(&context, Ready::new(addr, fd)?);
     }
-    let control = Control {
+    let mut control = Control {
         context,
         cycle,
         accepts,
@@ -61,11 +61,14 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     };
     control.updater.prove(&control.cycle);
     control.answer(Command::Ready, version);
-    control.run().await
+    let served = control.run().await;
+    // The process ends: to free a large configuration would first copy what is shared with the master.
+    std::mem::forget(control);
+    served
 }
 
 impl Control {
-    async fn run(mut self) -> io::Result<()> {
+    async fn run(&mut self) -> io::Result<()> {
         loop {
             let next = tokio::select! {
                 biased;
