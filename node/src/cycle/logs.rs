@@ -1,5 +1,5 @@
 //! The log files of a vhost, opened when the vhost is made: in the master before the workers are forked (they inherit
-//! them, root or not), in the workers when it joins in place. Those of `http` itself are opened at the start even when
+//! them, root or not), in the workers when it joins in place; what a worker may not open it is handed by the master. Those of `http` itself are opened at the start even when
 //! no vhost logs there yet: a worker that is not root may be unable to.
 
 use std::path::Path;
@@ -11,9 +11,10 @@ use dysvr_conf::http::rewrite::Op;
 use dysvr_conf::main_conf::LogTarget;
 use dysvr_conf::model::{Http, Locations, Vhost};
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::Refusal;
+use super::{Prepared, Refusal};
 use crate::log::{LogFile, open_file};
 
 /// Opens each file that the vhost's locations log to, once; relative error logs are below the prefix. Those of `http` are
@@ -26,6 +27,17 @@ pub(super) fn open(vhost: &Vhost, http: Option<&Http>) -> Result<Box<[Rc<LogFile
     open.script(&vhost.script)?;
     open.locations(&vhost.locations)?;
     Ok(open.files.into_boxed_slice())
+}
+
+impl Prepared {
+    /// The log files that nobody has open but the vhosts that come.
+    pub fn fresh_logs(&self) -> Vec<&Rc<LogFile>> {
+        let mut holders: FxHashMap<*const LogFile, (usize, &Rc<LogFile>)> = FxHashMap::default();
+        for log in self.new.iter().flat_map(|vhost| &vhost.logs) {
+            holders.entry(Rc::as_ptr(log)).or_insert((0, log)).0 += 1;
+        }
+        holders.into_values().filter(|(count, log)| Rc::strong_count(log) == *count).map(|(_, log)| log).collect()
+    }
 }
 
 struct Open<'a> {

@@ -16,6 +16,7 @@ pub struct LogFile {
 }
 
 thread_local!(static OPEN: RefCell<HashMap<PathBuf, Weak<LogFile>>> = RefCell::default());
+thread_local!(static HANDED: RefCell<HashMap<PathBuf, File>> = RefCell::default());
 thread_local!(static OWNER: Cell<Option<u32>> = const { Cell::new(None) });
 
 fn open(path: &Path) -> io::Result<File> {
@@ -38,10 +39,30 @@ pub fn open_file(path: &Path) -> io::Result<Rc<LogFile>> {
             return Ok(file);
         }
         all.retain(|_, file| file.strong_count() > 0);
-        let file = Rc::new(LogFile { path: path.to_owned(), file: RefCell::new(open(path)?) });
+        let opened = open(path).or_else(|error| match HANDED.with_borrow_mut(|files| files.remove(path)) {
+            Some(file) if error.kind() == io::ErrorKind::PermissionDenied => Ok(file),
+            _ => Err(error),
+        })?;
+        let file = Rc::new(LogFile { path: path.to_owned(), file: RefCell::new(opened) });
         all.insert(path.to_owned(), Rc::downgrade(&file));
         Ok(file)
     })
+}
+
+/// Files that a master has opened for this process are at hand until this is dropped.
+#[derive(Debug)]
+pub struct Handed(());
+
+/// Puts files at hand for [`open_file`], should this process not be permitted to open them itself.
+pub fn hand(files: impl IntoIterator<Item = (PathBuf, File)>) -> Handed {
+    HANDED.set(files.into_iter().collect());
+    Handed(())
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        HANDED.take();
+    }
 }
 
 /// Opens every file anew, as USR1 asks; one that cannot be opened goes on as it is, and is returned with its error.
@@ -74,6 +95,11 @@ impl LogFile {
     /// Appends whole lines. A full disk loses them, as in nginx: a log must not stop traffic.
     pub fn append(&self, lines: &[u8]) {
         let _ = self.file.borrow_mut().write_all(lines);
+    }
+
+    /// Another descriptor of the open file.
+    pub fn descriptor(&self) -> io::Result<File> {
+        self.file.borrow().try_clone()
     }
 
     /// Its path.

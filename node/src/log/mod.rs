@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 pub use dysvr_conf::main_conf::Level;
 use dysvr_conf::main_conf::{ErrorLog, LogTarget};
-pub use file::{LogFile, chown_all, open_file, reopen_all};
+pub use file::{Handed, LogFile, chown_all, hand, open_file, reopen_all};
 pub use gather::{Gathering, flush, forget, gather};
 
 use crate::os::process;

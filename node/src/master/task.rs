@@ -4,6 +4,8 @@
 mod file;
 
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -190,6 +192,9 @@ impl Master {
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
         let members = self.workers.serving();
+        if self.owner.is_some() {
+            self.hand_logs(&prepared, version, &members);
+        }
         for &slot in &members {
             if let Some(text) = &text
                 && !self.workers.send_text(slot, version, text)
@@ -210,6 +215,20 @@ impl Master {
         log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
         let round = Round::new(now, version, members.iter().copied(), self.task_timeout());
         Ok(Begun::Published { message, prepared: Box::new((prepared, opened)), round, members })
+    }
+
+    /// Sends workers the log files that a change opens: they are not root any more. A worker that a file does not reach, or
+    /// that needs more of them, opens it itself or refuses the task for want of it.
+    fn hand_logs(&self, prepared: &Prepared, version: u64, members: &[SlotId]) {
+        // A channel holds some hundreds of messages, and what follows must find room.
+        const MOST: usize = 32;
+        for log in prepared.fresh_logs().into_iter().take(MOST) {
+            let Ok(file) = log.descriptor() else { continue };
+            let Ok(path) = Sealed::new(log.path().as_os_str().as_bytes()) else { continue };
+            for &slot in members {
+                self.workers.send_log(slot, version, &path, file.as_raw_fd());
+            }
+        }
     }
 
     /// Puts a message into the zone; one that is too large for it is given back sealed, to be sent.

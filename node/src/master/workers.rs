@@ -107,6 +107,13 @@ impl Workers {
         self.get(slot).is_some_and(|worker| worker.channel.send(Command::Text, version, &[text.as_raw_fd()]).is_ok())
     }
 
+    /// Sends a worker a log file under its path; whether its channel took it.
+    pub fn send_log(&self, slot: SlotId, version: u64, path: &Sealed, file: RawFd) -> bool {
+        use std::os::fd::AsRawFd as _;
+        let fds = [path.as_raw_fd(), file];
+        self.get(slot).is_some_and(|worker| worker.channel.send(Command::Log, version, &fds).is_ok())
+    }
+
     /// Forgets all: in a forked worker, whose siblings' channels are not its business.
     pub fn clear(&mut self) {
         self.slots.clear();

@@ -52,6 +52,8 @@ commands! {
     Sockets = 8,
     /// To a worker: the message of the version that it will be told to prepare, which is too large for the zone.
     Text = 9,
+    /// To a worker: a log file that the version opens, which it may be unable to open itself: its path (sealed) and the file.
+    Log = 10,
     /// From a worker: it serves.
     Ready = 16,
     /// From a worker: prepared.

@@ -34,6 +34,12 @@ impl Sealed {
         Ok(Self(fd.into()))
     }
 
+    /// All bytes, if there are at most so many.
+    pub fn read_all(&self, most: usize) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.0.metadata()?.len()).unwrap_or(usize::MAX);
+        self.read(if length <= most { length } else { 0 })
+    }
+
     /// The bytes, if there are exactly `length` of them.
     pub fn read(&self, length: usize) -> io::Result<Vec<u8>> {
         if self.0.metadata()?.len() != length as u64 {

@@ -122,6 +122,7 @@ impl Control {
             };
             match message.command {
                 Command::Sockets => self.updater.receive(message.version, message.fds),
+                Command::Log => self.updater.receive_log(message.version, message.fds),
                 Command::Text => self.updater.receive_text(message.version, message.fds),
                 Command::Prepare => {
                     self.context.pulse.enter(TASK);

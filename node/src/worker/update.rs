@@ -1,7 +1,11 @@
 //! A worker's side of an in-place update: reads the message, prepares the change, and flips when told.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use dysvr_conf::intern::Interner;
@@ -13,7 +17,7 @@ use crate::cycle::{Cycle, Prepared, Refusal};
 use crate::dysvr::message::Message;
 use crate::dysvr::update::{change_of, guarded};
 use crate::http::Context;
-use crate::log::Level;
+use crate::log::{self, Level};
 use crate::os::channel::Command;
 use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
@@ -28,6 +32,8 @@ pub struct Updater {
     interner: Interner,
     /// Sockets that were sent for a version.
     sockets: (u64, Vec<OwnedFd>),
+    /// Log files that were sent for a version.
+    logs: (u64, Vec<(PathBuf, File)>),
     /// The message of a version that is too large for the zone.
     text: Option<(u64, Sealed)>,
     said: Said,
@@ -38,7 +44,7 @@ impl Updater {
     pub fn new(zone: Rc<Zone>, slot: usize, version: u64, interner: Interner) -> Self {
         let said = Said::default();
         let follower = Follower::new(version);
-        Self { zone, slot, follower, interner, sockets: Default::default(), text: None, said }
+        Self { zone, slot, follower, interner, sockets: Default::default(), logs: Default::default(), text: None, said }
     }
 
     /// Takes in sockets for a version that is to be prepared.
@@ -47,6 +53,17 @@ impl Updater {
             self.sockets = (version, Vec::new());
         }
         self.sockets.1.extend(fds);
+    }
+
+    /// Takes in a log file for a version that is to be prepared.
+    pub fn receive_log(&mut self, version: u64, fds: Vec<OwnedFd>) {
+        const PATH: usize = libc::PATH_MAX as usize;
+        let Ok([path, file]) = <[OwnedFd; 2]>::try_from(fds) else { return };
+        let Ok(path) = Sealed::from_fd(path).and_then(|path| path.read_all(PATH)) else { return };
+        if self.logs.0 != version {
+            self.logs = (version, Vec::new());
+        }
+        self.logs.1.push((OsString::from_vec(path).into(), file.into()));
     }
 
     /// Takes in the message of a version that is to be prepared, which is too large for the zone.
@@ -105,7 +122,10 @@ impl Updater {
         let Message { task, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
         drop(bytes);
         let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
+        let (sent_for, logs) = std::mem::take(&mut self.logs);
+        let handed = log::hand(logs.into_iter().filter(|_| sent_for == version));
         let prepared = cycle.prepare(change)?;
+        drop(handed);
         let ready = self.enter_sockets(version).map_err(Refusal::Wrong)?;
         match prepared
             .opens()
@@ -164,6 +184,7 @@ impl Updater {
     pub fn abort(&mut self, version: u64) {
         self.follower.abort(version);
         self.sockets = Default::default();
+        self.logs = Default::default();
         self.text = None;
     }
 }
