@@ -66,11 +66,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Sets the interval between looks, `None` for none.
+    /// Sets the interval between looks, `None` for none. Who has asked waits for no interval.
     pub fn set_interval(&mut self, now: Duration, every: Option<Duration>) {
         if self.every != every {
             self.every = every;
-            self.next = every.map(|every| now + every);
+            if self.asked.is_empty() {
+                self.next = every.map(|every| now + every);
+            }
         }
     }
 
@@ -166,6 +168,18 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn who_asks_before_the_interval_is_known_does_not_wait_for_it() {
+        for every in [None, Some(MINUTE)] {
+            let mut machine = Machine::default();
+            machine.handle(at(5), Input::Asked(1));
+            machine.set_interval(at(5), every);
+            assert_eq!(machine.poll_timeout(), Some(at(5)));
+            machine.handle(at(5), Input::Tick(true));
+            assert_eq!(effects(&mut machine), "L");
+        }
     }
 
     fn machine() -> Machine {
