@@ -23,6 +23,7 @@ use crate::os::channel::Channel;
 use crate::os::errno;
 use crate::os::fork::{daemonize, redirect};
 use crate::os::marks::Marks;
+use crate::os::memory;
 use crate::os::process::{Owner, is_root};
 use crate::os::signal::{self, Signals};
 use crate::os::zone::Zone;
@@ -35,6 +36,7 @@ pub fn run(options: Options) -> i32 {
         eprint!("{}", crate::version::text(options.configure));
         return 0;
     }
+    memory::small_pages();
     match begin(options) {
         Ok(code) => code,
         Err(error) => {

@@ -71,7 +71,6 @@ impl Master {
     pub(super) fn spawn_generation(&mut self, count: usize) -> io::Result<Vec<SlotId>> {
         log!(Level::Notice, "start worker processes");
         memory::give_back();
-        memory::small_pages();
         (0..count).map(|ordinal| self.spawn(ordinal)).collect()
     }
 
