@@ -2,13 +2,14 @@
 //! the master loads its files anew, since it cannot trust what it has in memory.
 
 use anyhow::{Context as _, Result, ensure};
+use dysvr_node::dysvr::verify::Outcome;
 use dysvr_tests::client;
 use dysvr_tests::comers::Comers;
 use dysvr_tests::poison::Rig;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::LIMIT;
 use dysvr_tests::task::Kind;
-use dysvr_tests::{ports, signal, wait};
+use dysvr_tests::{ports, signal, verify, wait};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -62,6 +63,8 @@ fn a_damaged_master_whose_files_do_not_load_leaves_its_workers_alone() -> Result
     rig.everywhere("a.example", 200)?;
     let refused = rig.task(Kind::Modify, 2, "b.example", "")?;
     ensure!(!refused.done && refused.line.reason().contains("a commit has panicked"), "{refused:?}");
+    let look = verify::look(&rig.proxy)?;
+    ensure!(look.outcome == Outcome::Unknown && look.reason.contains("a commit has panicked"), "{look:?}");
     ensure!(rig.proxy.workers() == workers);
     // The files load again: all is well.
     std::fs::remove_file(rig.proxy.prefix.conf("auto_vhost/bad.conf"))?;

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Result, ensure};
+use dysvr_tests::client::Connection;
+use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::Kind;
-use dysvr_tests::wait;
+use dysvr_tests::{procfs, wait};
+use nix::sys::signal::Signal;
 
 #[test]
 fn a_log_that_only_root_may_open_is_opened_for_the_workers() -> Result<()> {
@@ -46,5 +49,32 @@ fn a_log_that_only_root_may_open_is_opened_for_the_workers() -> Result<()> {
         })?;
     }
     ensure!(proxy.workers() == workers && errors.exists());
+    Ok(())
+}
+
+#[test]
+fn a_buffered_line_of_a_request_that_an_end_cuts_off_is_written() -> Result<()> {
+    let origin = Origin::start("logs")?;
+    let proxy = Proxy::start(&MainConf::default())?;
+    let log = proxy.prefix.path().join("logs/buffered.log");
+    let text = format!(
+        "server {{ vsvc_id 1; listen 127.0.0.1:{}; server_name v1.example; access_log {} combined buffer=64k; \
+         location / {{ proxy_pass http://{}; }} }}\n",
+        proxy.prefix.port,
+        log.display(),
+        origin.addr
+    );
+    proxy.prefix.write("auto_vhost/1.conf", &text)?;
+    let verdict = proxy.task(Kind::Add, &["auto_vhost/1.conf"], &[1], &[], 1)?;
+    ensure!(verdict.done, "{}", verdict.line.reason());
+    let mut cut = Connection::open(proxy.prefix.addr())?;
+    cut.send("GET", "/drip?count=1000&every_ms=50", &[("Host", "v1.example")], b"")?;
+    cut.head()?;
+    ensure!(fs::read_to_string(&log)?.is_empty(), "it was not buffered");
+    let master = proxy.master();
+    proxy.signal(Signal::SIGTERM)?;
+    wait::until("the master to end", LIMIT, || !procfs::alive(master))?;
+    let lines = fs::read_to_string(&log)?;
+    ensure!(lines.contains("\"GET /drip?count=1000&every_ms=50 HTTP/1.1\" 200"), "{lines:?}");
     Ok(())
 }

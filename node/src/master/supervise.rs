@@ -89,7 +89,8 @@ impl Master {
         }
     }
 
-    /// Forks what is due, unless a task is between its two phases (a worker born there would belong to neither) or the cycle is damaged.
+    /// Forks what is due, unless a task is between its two phases (a worker born there would belong to neither) or the
+    /// cycle is damaged.
     pub(super) fn respawn_due(&mut self, now: Duration) {
         if self.tasks.is_preparing() || self.is_damaged {
             return;

@@ -171,9 +171,14 @@ impl Master {
         while let Some(effect) = self.verify.machine.poll_effect() {
             match effect {
                 Effect::Look(awaited) => {
-                    if let Err(error) = self.fork_twin(awaited) {
-                        let finding = Finding::unknown(format!("no twin could be forked ({})", errno(&error)));
-                        self.verify.machine.handle(now, Input::Found(Box::new(finding), false));
+                    let forked = match self.is_damaged {
+                        true => Err("a commit has panicked, and the files have not been loaded since".to_owned()),
+                        false => self
+                            .fork_twin(awaited)
+                            .map_err(|error| format!("no twin could be forked ({})", errno(&error))),
+                    };
+                    if let Err(why) = forked {
+                        self.verify.machine.handle(now, Input::Found(Box::new(Finding::unknown(why)), false));
                     }
                 }
                 Effect::Kill => {

@@ -2,7 +2,7 @@
 
 /// From now on this process and its children get memory in small pages, whatever the allocator asks for. A huge page is
 /// there as a whole, touched or not, in the master and in each worker again: with 10,000 vhosts that is a fifth of all
-/// memory, for a start that is a twelfth shorter.
+/// memory. Huge pages would make a start a twelfth shorter.
 pub fn small_pages() {
     // A kernel without huge pages refuses, and need not be told.
     let _ = nix::sys::prctl::set_thp_disable(true);

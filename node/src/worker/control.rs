@@ -48,7 +48,7 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     for (addr, fd) in sockets {
         accepts.begin(&context, Ready::new(addr, fd)?);
     }
-    let mut control = Control {
+    let control = Control {
         context,
         cycle,
         accepts,
@@ -61,14 +61,13 @@ pub async fn control(birth: Birth, signals: Signals) -> io::Result<()> {
     };
     control.updater.prove(&control.cycle);
     control.answer(Command::Ready, version);
-    let served = control.run().await;
-    // The process ends: to free a large configuration would first copy what is shared with the master.
-    std::mem::forget(control);
-    served
+    // The process ends with it: to free a large configuration would first copy what is shared with the master.
+    std::mem::forget(Rc::clone(&control.cycle));
+    control.run().await
 }
 
 impl Control {
-    async fn run(&mut self) -> io::Result<()> {
+    async fn run(mut self) -> io::Result<()> {
         loop {
             let next = tokio::select! {
                 biased;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ pub struct Updater {
     zone: Rc<Zone>,
     slot: usize,
     follower: Follower<(Prepared, Vec<Ready>)>,
-    interner: Interner,
+    /// Ends with the process, as the cycle does.
+    interner: ManuallyDrop<Interner>,
     /// Sockets that were sent for a version.
     sockets: (u64, Vec<OwnedFd>),
     /// Log files that were sent for a version.
@@ -44,6 +46,7 @@ impl Updater {
     pub fn new(zone: Rc<Zone>, slot: usize, version: u64, interner: Interner) -> Self {
         let said = Said::default();
         let follower = Follower::new(version);
+        let interner = ManuallyDrop::new(interner);
         Self { zone, slot, follower, interner, sockets: Default::default(), logs: Default::default(), text: None, said }
     }
 

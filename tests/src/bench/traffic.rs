@@ -117,6 +117,7 @@ impl Bed {
             addr: self.proxy.prefix.addr(),
             site: Arc::clone(&self.site),
             changing: ASKED,
+            pauses: false,
             tally: Tally::new(Instant::now()),
             ending: AtomicBool::new(false),
         });

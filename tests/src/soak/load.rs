@@ -29,6 +29,8 @@ pub struct Shared {
     pub site: Arc<Site>,
     /// How many of the vhosts change.
     pub changing: usize,
+    /// Whether clients sometimes stop between head and body: not where it is counted how long answers take.
+    pub pauses: bool,
     /// What was seen.
     pub tally: Tally,
     /// Set when it is over.
@@ -157,7 +159,8 @@ impl Ask {
         // Most go where things change.
         let range = if random.random_bool(0.75) { shared.changing.clamp(1, all) } else { all };
         let body = random.random_bool(0.1).then(|| vec![b'b'; random.random_range(1..2000)]);
-        let pause = (body.is_some() && random.random_bool(0.2)).then(|| Duration::from_millis(20));
+        let pauses = shared.pauses && body.is_some() && random.random_bool(0.2);
+        let pause = pauses.then(|| Duration::from_millis(20));
         Self { vhost: random.random_range(0..range), target, body, pause }
     }
 

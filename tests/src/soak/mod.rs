@@ -104,6 +104,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
         addr: proxy.prefix.addr(),
         site: Arc::clone(&site),
         changing: options.changing,
+        pauses: true,
         tally: Tally::new(Instant::now()),
         ending: AtomicBool::new(false),
     });
