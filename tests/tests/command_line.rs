@@ -294,6 +294,31 @@ fn term_does_not_wait() {
 }
 
 #[test]
+fn a_pid_file_under_another_path_is_the_same_one() {
+    let prefix = Prefix::new(&MainConf::default()).unwrap();
+    std::os::unix::fs::symlink("logs", prefix.path().join("link")).unwrap();
+    let conf = std::fs::read_to_string(prefix.conf("nginx.conf")).unwrap();
+    let program = proxy::dysvr_binary().unwrap();
+    let proxy = Proxy::start_from(&program, prefix).unwrap();
+    let pid = format!("{}\n", proxy.master());
+    for (path, elsewhere) in [("logs/../logs/nginx.pid", false), ("link/nginx.pid", false), ("logs/moved.pid", true)] {
+        let before = proxy.workers();
+        proxy.prefix.write("nginx.conf", &conf.replace("pid logs/nginx.pid;", &format!("pid {path};"))).unwrap();
+        proxy.signal(Signal::SIGHUP).unwrap();
+        wait::until("new workers", LIMIT, || {
+            let now = proxy.workers();
+            now.len() == before.len() && now.is_disjoint(&before)
+        })
+        .unwrap();
+        assert_eq!(std::fs::read_to_string(proxy.prefix.path().join(path)).unwrap(), pid, "{path}");
+        assert_eq!(proxy.prefix.pid_file().exists(), !elsewhere, "{path}");
+        // Whoever asks for the master finds it by its lock.
+        let reopened = proxy::run(&program, &proxy.prefix, &["-s", "reopen"]).unwrap();
+        assert_eq!(reopened.status.code(), Some(0), "{path}: {reopened:?}");
+    }
+}
+
+#[test]
 fn a_reload_replaces_workers_and_lets_the_old_ones_finish() {
     for_both(|program, ours| {
         let origin = Origin::start("slow")?;

@@ -1,5 +1,7 @@
 //! The classic full reload: the new configuration beside the old one, new workers, then the old ones leave gracefully.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -132,11 +134,13 @@ impl Master {
     fn move_pid_file(&mut self, cycle: &Cycle) {
         let (old, new) = (self.prefix.join(&self.cycle.conf.main.pid), self.prefix.join(&cycle.conf.main.pid));
         if old != new {
-            let marks = start::open_marks(&new);
+            let marks = start::marks_at(&new, &self.marks);
             match marks.and_then(|marks| start::write_pid(&new, &marks).map(|()| marks)) {
                 Ok(marks) => {
-                    self.marks = Rc::new(marks);
-                    let _ = std::fs::remove_file(old);
+                    self.marks = marks;
+                    if !is_one_file(&old, &new) {
+                        let _ = std::fs::remove_file(old);
+                    }
                 }
                 Err(error) => log!(Level::Emerg, "{error}"),
             }
@@ -190,6 +194,11 @@ impl Master {
             written => say_unwritten(written, file.path()),
         }
     }
+}
+
+fn is_one_file(a: &Path, b: &Path) -> bool {
+    let identity = |path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(a).is_some_and(|a| Some(a) == identity(b))
 }
 
 fn waits_for_reload(task: &crate::task::TaskLine) -> bool {

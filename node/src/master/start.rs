@@ -310,6 +310,15 @@ pub(super) fn open_marks(pid_file: &Path) -> Result<Marks, String> {
     Marks::open(&path).map_err(|error| format!("open() \"{}\" failed ({})", path.display(), errno(&error)))
 }
 
+/// The same, where `held` may be that file under another path: a second descriptor of it, once closed, would take its
+/// marks away.
+pub(super) fn marks_at(pid_file: &Path, held: &Rc<Marks>) -> Result<Rc<Marks>, String> {
+    if held.are_at(&pid_file::marks(pid_file)).map_err(|error| of_marks(pid_file, &error))? {
+        return Ok(Rc::clone(held));
+    }
+    open_marks(pid_file).map(Rc::new)
+}
+
 fn of_marks(pid_file: &Path, error: &io::Error) -> String {
     format!("locks of \"{}\" cannot be read ({})", pid_file::marks(pid_file).display(), errno(error))
 }

@@ -2,8 +2,8 @@
 //! worker alone writes, and a process-shared mutex that survives the death of its holder.
 //!
 //! The processor sees to who writes what: after [`Zone::confine`] a worker's stray write to anything but its own slot and
-//! the mutex is its end. A holder of the mutex that does not go on (a stopped worker) is waited for for a
-//! [second](mutex::PATIENCE).
+//! the mutex is its end. Who finds the mutex held by a process that does not go on (a stopped worker) gives
+//! up after a [second](mutex::PATIENCE).
 //!
 //! Nothing read from here is trusted: lengths are checked against the zone, and the message carries a digest.
 //!
