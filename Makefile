@@ -19,8 +19,9 @@ VENV := target/venv
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test bench soak planted fuzz lint manifests build install install-node install-controller install-systemd tools tools-test tools-bench clean
+.PHONY: run test bench soak planted fuzz lint manifests build shippable install install-node install-controller install-systemd tools tools-test tools-bench clean
 
+# With the tests in the build (any of --workspace is so) the programs have bugs on demand, dormant unless DYSVR_PLANTED names one.
 run: tools
 	$(CARGO) build --release --workspace --bins
 	exec $(CARGO) run --quiet --release -p dysvr-tests --bin dysvr-demo
@@ -58,10 +59,18 @@ lint: tools
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 
-# Each package by itself: together with the tests they would be built with bugs on demand.
+# Each package by itself: together with the tests they would be built with bugs on demand, as by `make run`.
 build: tools
 	$(CARGO) build --profile dist -p dysvr-node -p dysvr-controller --bins
-	! grep -lE 'DYSVR_(PLANTED|POISON)' target/dist/dysvr{-proxy,-node,-controller,ctl}
+	$(MAKE) --no-print-directory shippable BIN=target/dist
+
+# The programs are there, and none has bugs on demand. grep says 1 when it has read all of a file and found nothing.
+shippable:
+	@for program in dysvr-proxy dysvr-node dysvr-controller dysvrctl; do \
+		test -s $(BIN)/$$program || { echo "$(BIN)/$$program is missing" >&2; exit 1; }; \
+		grep -qE 'DYSVR_(PLANTED|POISON)' $(BIN)/$$program; \
+		test $$? = 1 || { echo "$(BIN)/$$program was built with bugs on demand, or cannot be read" >&2; exit 1; }; \
+	done
 
 # Strictly against Kubernetes' schemas, and every command line and path against the programs that were built.
 manifests: $(VENV)/ready
@@ -88,7 +97,7 @@ tools-bench: tools
 # The layout of a machine, and of the images (deploy/docker/Dockerfile installs with these targets).
 install: install-node install-controller install-systemd
 
-install-node:
+install-node: shippable
 	install -D -m 755 $(BIN)/dysvr-proxy $(DESTDIR)/usr/sbin/dysvr-proxy
 	install -D -m 755 $(BIN)/dysvr-node $(DESTDIR)/usr/sbin/dysvr-node
 	install -D -m 755 deploy/conf/seed-prefix $(DESTDIR)/usr/libexec/dysvr/seed-prefix
@@ -96,7 +105,7 @@ install-node:
 	install -D -m 644 deploy/conf/common_location.conf $(DESTDIR)/usr/share/dysvr/conf/common_location.conf
 	install -d -m 755 $(DESTDIR)/usr/share/dysvr/conf/auto_vhost $(DESTDIR)/usr/share/dysvr/conf/auto_upstream
 
-install-controller:
+install-controller: shippable
 	install -D -m 755 $(BIN)/dysvr-controller $(DESTDIR)/usr/sbin/dysvr-controller
 	install -D -m 755 $(BIN)/dysvrctl $(DESTDIR)/usr/bin/dysvrctl
 

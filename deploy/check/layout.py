@@ -15,7 +15,9 @@ BASE_IMAGE = {"/bin/sh", "/bin/sleep"}
 def install(top: pathlib.Path, binaries: pathlib.Path, root: pathlib.Path, parts: list[str]) -> pathlib.Path:
     """Installs below `root` and returns it."""
     targets = [f"install-{part}" for part in parts]
-    subprocess.run(["make", "--silent", "--directory", top, *targets, f"DESTDIR={root}", f"BIN={binaries}"], check=True)
+    # What is checked here may have been built together with the tests, bugs on demand and all: it is not shipped.
+    make = ["make", "--silent", "--assume-old=shippable", "--directory", top]
+    subprocess.run([*make, *targets, f"DESTDIR={root}", f"BIN={binaries}"], check=True)
     return root
 
 
