@@ -16,7 +16,7 @@ fn a_file_is_on_the_disk_before_its_name_and_both_before_the_master_is_told() {
     let trace = node.path("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-qq", "-s", "4096", "-o", word(&trace)]);
-    command.args(["-e", "trace=openat,fsync,fdatasync,rename,pidfd_send_signal", "--"]);
+    command.args(["-e", "trace=openat,write,fsync,fdatasync,rename,pidfd_send_signal", "--"]);
     command.arg(env!("CARGO_BIN_EXE_dysvr-node")).args(["task", "add", word(&file), "--prefix"]).arg(node.path(""));
     command.args(["--proxy", env!("CARGO_BIN_EXE_dysvr-proxy")]).stdin(Stdio::null());
     let output = command.output().expect("strace runs");
@@ -36,8 +36,16 @@ fn a_file_is_on_the_disk_before_its_name_and_both_before_the_master_is_told() {
         line.contains(" rename(\"") && line.contains(&format!("\"{}\"", word(&written)))
     });
     let entry = at("the name reaches the disk", &|line| synced(line, &format!("{folder}>")));
-    let journal = at("the journal reaches the disk", &|line| synced(line, word(&node.path("state/journal"))));
+    let state = node.path("state");
+    let kept = at("what is undone reaches the disk", &|line| synced(line, &format!("{}/undo>", word(&state))));
+    let begun = at("the journal is told what begins", &|line| {
+        line.contains(" write(") && line.contains(&format!("<{}/journal>", word(&state)))
+    });
+    let journal = at("the journal reaches the disk", &|line| synced(line, &format!("{}/journal>", word(&state))));
     let told = at("the master is told", &|line| line.contains(" pidfd_send_signal("));
+    assert!(kept < begun, "the journal speaks of what is not there to be undone\n{trace}");
+    let lists = |line: &str| synced(line, &format!("{}>", word(&state)));
+    assert!(trace.lines().take(begun).skip(kept).any(lists), "the file may be without a name\n{trace}");
     assert!(content < name && name < entry && entry < told, "{trace}");
     assert!(journal < name, "nothing is written before the journal says what\n{trace}");
 }

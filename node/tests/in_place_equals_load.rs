@@ -108,7 +108,7 @@ fn any_history_in_place_is_a_fresh_load() {
     }
     println!("{tally:?} {kinds:?}");
     assert!(tally.done > steps / 2 && tally.wrong > 0, "{tally:?}");
-    assert!(steps < 1000 || kinds.len() > 30, "{kinds:?}");
+    assert!(steps < 10_000 || kinds.len() > 30, "{kinds:?}");
 }
 
 #[test]
@@ -121,6 +121,7 @@ fn requests_are_answered_in_place_as_after_a_fresh_load() {
     let cycle = std::rc::Rc::new(site.load().unwrap());
     let end = Instant::now() + Duration::from_secs(20);
     let (mut compared, mut over_tls) = (0, 0);
+    // A slow machine too compares until it has seen TLS.
     for id in 1..=300 {
         let task = site.random_task(&mut rng);
         let mut now = site.clone();
@@ -128,9 +129,10 @@ fn requests_are_answered_in_place_as_after_a_fresh_load() {
             continue;
         }
         site = now;
-        if id % 10 == 0 && Instant::now() < end {
+        if id % 10 == 0 && (compared < 3 || over_tls <= compared || Instant::now() < end) {
             let fresh = std::rc::Rc::new(site.load().unwrap());
             let (ours, theirs) = (served(&cycle), served(&fresh));
+            assert_eq!(ours.len(), theirs.len(), "DYSVR_SEED={seed} step {id}: in place, fresh\n{site:#?}");
             for (ours, theirs) in ours.iter().zip(&theirs) {
                 assert_eq!(ours, theirs, "DYSVR_SEED={seed} step {id}: in place, fresh\n{site:#?}");
                 over_tls += u32::from(ours.contains("TLSv1_") && ours.contains("200 OK"));
@@ -138,6 +140,7 @@ fn requests_are_answered_in_place_as_after_a_fresh_load() {
             compared += 1;
         }
     }
+    println!("{over_tls} answers over TLS in {compared} steps");
     assert!(over_tls > compared, "{over_tls} answers over TLS in {compared} steps");
 }
 

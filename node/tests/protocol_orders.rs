@@ -82,22 +82,28 @@ fn read(zone: &Zone, version: u64) -> (Result<Vec<u8>, InvalidMessage>, bool) {
     (zone.board().read(version), guard.is_some())
 }
 
+/// A zone with a message, which a worker reads at any moment from now on.
+fn published_and_read() -> (Arc<Zone>, thread::JoinHandle<(Result<Vec<u8>, InvalidMessage>, bool)>) {
+    i_am(1);
+    let zone = Arc::new(Zone::default());
+    zone.board().publish(&text(1), false).unwrap();
+    let worker = thread::spawn({
+        let zone = Arc::clone(&zone);
+        move || {
+            i_am(2);
+            read(&zone, 1)
+        }
+    });
+    (zone, worker)
+}
+
 #[test]
 fn what_is_read_is_the_message_of_that_version_whole_or_an_error() {
     static READ: Seen = Seen::new();
     static DAMAGED: Seen = Seen::new();
     static ANEW: Seen = Seen::new();
     explore(|| {
-        i_am(1);
-        let zone = Arc::new(Zone::default());
-        zone.board().publish(&text(1), false).unwrap();
-        let worker = thread::spawn({
-            let zone = Arc::clone(&zone);
-            move || {
-                i_am(2);
-                read(&zone, 1)
-            }
-        });
+        let (zone, worker) = published_and_read();
         let published = zone.board().publish(&text(2), false).unwrap();
         assert_eq!(published.version, 2);
         let (got, held) = worker.join().unwrap();
@@ -191,16 +197,7 @@ fn a_worker_that_dies_leaves_the_master_and_the_others_as_they_were() {
 fn with_trylock_a_task_is_refused_and_nothing_written() {
     static TAKEN: Seen = Seen::new();
     explore(|| {
-        i_am(1);
-        let zone = Arc::new(Zone::default());
-        zone.board().publish(&text(1), false).unwrap();
-        let worker = thread::spawn({
-            let zone = Arc::clone(&zone);
-            move || {
-                i_am(2);
-                read(&zone, 1)
-            }
-        });
+        let (zone, worker) = published_and_read();
         let published = zone.board().publish(&text(2), true);
         let (got, held) = worker.join().unwrap();
         TAKEN.note(published.is_err());

@@ -159,7 +159,6 @@ fn a_master_that_led_no_process_group_has_an_heir_too() -> Result<()> {
     let workers = procfs::live_children(master);
     client::ask_every_worker(prefix.addr(), &workers, "any.example", "/", LIMIT)?;
     kill(master)?;
-    // From the same script's group, so that it is no help to know that of the workers.
     let proxy = Proxy::start_from(&binary, prefix)?;
     gone(&workers)?;
     let heirs = proxy.workers();

@@ -14,7 +14,7 @@ use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Verdict};
 use dysvr_tests::tls::{Client, Handshakes, Pair};
-use dysvr_tests::verify::done;
+use dysvr_tests::verify::{done, verify};
 use dysvr_tests::{ports, process, wait};
 use rustls::version::{TLS12, TLS13};
 
@@ -101,11 +101,14 @@ fn a_certificate_is_replaced_under_load() -> Result<()> {
     wait::until("handshakes", LIMIT, || load.seen(&old.der) > 10)?;
 
     let new = Pair::made(&proxy.prefix, "a")?;
-    done(&proxy, &proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?)?;
+    let verdict = proxy.task(Kind::Modify, &["auto_vhost/1.conf"], &[1], &[], 2)?;
+    ensure!(verdict.done, "the task failed: {}", verdict.line.reason());
     // From D on everybody has the new one; a session of the old one is not gone on with.
     both_workers(&proxy, addr, &client, "a.example", &new, "1 ")?;
     wait::until("handshakes with the new certificate", LIMIT, || load.seen(&new.der) > 10)?;
     load.stop()?;
+    // The look yields to everything else: not under the load.
+    verify(&proxy)?;
     ensure!(held.get("a.example", "/")?.status == 200 && held.certificate() == old.der);
     Ok(())
 }

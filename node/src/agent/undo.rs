@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use dysvr_proto::digest;
+use dysvr_proto::planted::{Bug, planted};
 
 use super::managed::FileName;
 use crate::task::file::{Durability, sync_parent, write_whole_as};
@@ -51,7 +52,9 @@ fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     };
     file.write_all_at(bytes, 0)?;
     file.set_len(bytes.len() as u64)?;
-    file.sync_data()?;
+    if !planted(Bug::SkipFsync) {
+        file.sync_data()?;
+    }
     if is_new { sync_parent(path) } else { Ok(()) }
 }
 

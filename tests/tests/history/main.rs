@@ -156,6 +156,8 @@ fn any_history_with_restarts_is_served_as_a_fresh_start_serves_it() -> Result<()
         }
     }
     println!("{done} done, {refused} refused");
-    ensure!(done > refused, "{done} done, {refused} refused");
+    // A machine that had time for a few steps only has drawn too few for a proportion.
+    ensure!(done + refused < 20 || done > refused, "{done} done, {refused} refused");
+    ensure!(done + refused < steps || done > 0, "none of {steps} steps was done");
     Ok(())
 }
