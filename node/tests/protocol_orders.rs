@@ -76,14 +76,17 @@ impl Seen {
     }
 }
 
+/// What a worker has read, and whether under the mutex.
+type Read = (Result<Vec<u8>, InvalidMessage>, bool);
+
 /// A worker reads a version as the product does: it goes on without the mutex when it does not get it.
-fn read(zone: &Zone, version: u64) -> (Result<Vec<u8>, InvalidMessage>, bool) {
+fn read(zone: &Zone, version: u64) -> Read {
     let guard = zone.board().lock(false);
     (zone.board().read(version), guard.is_some())
 }
 
 /// A zone with a message, which a worker reads at any moment from now on.
-fn published_and_read() -> (Arc<Zone>, thread::JoinHandle<(Result<Vec<u8>, InvalidMessage>, bool)>) {
+fn published_and_read() -> (Arc<Zone>, thread::JoinHandle<Read>) {
     i_am(1);
     let zone = Arc::new(Zone::default());
     zone.board().publish(&text(1), false).unwrap();

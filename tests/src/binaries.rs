@@ -80,6 +80,11 @@ pub fn cargo(command: &str) -> Result<Command> {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args([command, "--workspace", "--profile", profile]);
+    // What cargo tells a test of its package: scripts that look at it would run again, and all above them be compiled.
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        cargo.env_remove(name);
+    }
     cargo.arg("--target-dir").arg(directory.parent().context("no directory above the profile's")?);
     Ok(cargo)
 }
