@@ -11,19 +11,7 @@ use loom as engine;
 use loom::sync::Arc;
 use loom::thread;
 
-#[path = "protocol/atomic.rs"]
-mod atomic;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/message.rs"]
-mod message;
-#[path = "protocol/mutex.rs"]
-mod mutex;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/slot.rs"]
-mod slot;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/words.rs"]
-mod words;
+include!("protocol/product.rs");
 
 use atomic::{AtomicU64, Fate, lives};
 use message::{Board, Head, InvalidMessage};

@@ -9,19 +9,7 @@
 
 use shuttle as engine;
 
-#[path = "protocol/atomic.rs"]
-mod atomic;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/message.rs"]
-mod message;
-#[path = "protocol/mutex.rs"]
-mod mutex;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/slot.rs"]
-mod slot;
-#[allow(dead_code, reason = "the product's")]
-#[path = "../src/os/zone/words.rs"]
-mod words;
+include!("protocol/product.rs");
 #[path = "protocol/world/mod.rs"]
 mod world;
 

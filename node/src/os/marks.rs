@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -54,12 +54,7 @@ impl Marks {
 
     /// Whether the path names this file, which then must not be opened once more.
     pub fn are_at(&self, path: &Path) -> io::Result<bool> {
-        let held = self.0.metadata()?;
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) => Ok((meta.dev(), meta.ino()) == (held.dev(), held.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        super::is_same(path, &self.0)
     }
 
     /// Opens the file to look at it. `None`: there is none, so nobody has marked it.

@@ -19,7 +19,20 @@ pub mod socket_io;
 pub mod time;
 pub mod zone;
 
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Whether `path` names the open file. (Its number is not given to another one as long as it is open.)
+pub fn is_same(path: &Path, held: &File) -> io::Result<bool> {
+    let held = held.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok((meta.dev(), meta.ino()) == (held.dev(), held.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
 
 /// `98: Address already in use`, as nginx prints an error of the system.
 pub fn errno(error: &io::Error) -> String {

@@ -10,6 +10,8 @@ use dysvr_proto::planted::{Bug, planted};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use crate::os::is_same;
+
 /// No task file that makes sense is larger: a line with 100,000 ids takes one megabyte.
 const MAX_TASK_FILE: u64 = 64 << 20;
 
@@ -95,16 +97,6 @@ pub fn replace(path: &Path, held: &File, bytes: &[u8]) -> io::Result<Replaced> {
         }
     }
     Ok(Replaced::Done(file))
-}
-
-/// Whether `path` names the open file. (Its number is not given to another one as long as it is open.)
-pub fn is_same(path: &Path, held: &File) -> io::Result<bool> {
-    let held = held.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(meta) => Ok((meta.dev(), meta.ino()) == (held.dev(), held.ino())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 fn exchange(a: &Path, b: &Path) -> nix::Result<()> {

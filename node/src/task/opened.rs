@@ -108,7 +108,7 @@ impl OpenTaskFile {
 
     /// Whether it still is what stands at its path.
     pub fn is_current(&self) -> bool {
-        super::file::is_same(&self.held.path, &self.held.file).unwrap_or(false)
+        crate::os::is_same(&self.held.path, &self.held.file).unwrap_or(false)
     }
 
     /// Whether it has no name any more: another file was renamed over it, or it was removed.
