@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -165,22 +165,36 @@ pub fn pin_every_worker(
     Ok(pinned)
 }
 
-/// The answer of every worker of `pids`, by pid.
+/// The answer of every worker that there is, by pid. Workers that come or go meanwhile (those before a reload may
+/// still be there behind it) are nobody's fault: then all are asked again.
 ///
 /// # Errors
-/// As [`pin_every_worker`], or when a request fails.
+/// As [`pin_every_worker`], or when a request fails, while the workers stay the same.
 pub fn ask_every_worker(
     addr: SocketAddr,
-    pids: &BTreeSet<i32>,
+    workers: impl Fn() -> BTreeSet<i32>,
     host: &str,
     target: &str,
     limit: Duration,
 ) -> Result<BTreeMap<i32, Reply>> {
-    pin_every_worker(addr, host, pids, limit)?
-        .into_iter()
-        .map(|(pid, mut connection)| {
+    // Long enough for all of them on a busy machine, and short enough to see in time that one has left.
+    let each = limit / 4;
+    let begin = Instant::now();
+    loop {
+        let pids = workers();
+        let late = || begin.elapsed() > limit;
+        let pinned = match pin_every_worker(addr, host, &pids, each) {
+            Ok(pinned) => pinned,
+            Err(error) if late() => return Err(error),
+            Err(_) => continue,
+        };
+        let answers = pinned.into_iter().map(|(pid, mut connection)| {
             let reply = connection.get(host, target).with_context(|| format!("asking worker {pid}"))?;
             Ok((pid, reply))
-        })
-        .collect()
+        });
+        let answers: Result<BTreeMap<i32, Reply>> = answers.collect();
+        if workers() == pids || late() {
+            return answers;
+        }
+    }
 }

@@ -182,7 +182,7 @@ impl Proxy {
     /// # Errors
     /// When a worker cannot be reached.
     pub fn ask_every_worker(&self, host: &str, target: &str) -> Result<Vec<client::Reply>> {
-        let answers = client::ask_every_worker(self.prefix.addr(), &self.workers(), host, target, LIMIT)
+        let answers = client::ask_every_worker(self.prefix.addr(), || self.workers(), host, target, LIMIT)
             .with_context(|| process::tail(&self.prefix.error_log()))?;
         Ok(answers.into_values().collect())
     }

@@ -334,7 +334,7 @@ fn a_reload_replaces_workers_and_lets_the_old_ones_finish() {
             proxy.workers().difference(&first).count() == 3
         })?;
         let new: BTreeSet<i32> = proxy.workers().difference(&first).copied().collect();
-        let answers = client::ask_every_worker(proxy.prefix.addr(), &new, "x", "/", LIMIT)?;
+        let answers = client::ask_every_worker(proxy.prefix.addr(), || new.clone(), "x", "/", LIMIT)?;
         ensure!(answers.values().all(|reply| reply.head.header("x-round") == Some("two")), "{answers:?}");
         whole(active, 800)?;
         wait::eventually("the old workers to leave", LIMIT, || {
@@ -367,7 +367,7 @@ fn a_worker_that_dies_is_replaced() {
             let now = proxy.workers();
             now.len() == 2 && !now.contains(&victim)
         })?;
-        let answers = client::ask_every_worker(proxy.prefix.addr(), &proxy.workers(), "x", "/", LIMIT)?;
+        let answers = client::ask_every_worker(proxy.prefix.addr(), || proxy.workers(), "x", "/", LIMIT)?;
         ensure!(answers.len() == 2, "{answers:?}");
         proxy.wait_log(&format!("worker process {victim} exited on signal 9"))?;
         Ok(())

@@ -59,7 +59,7 @@ fn a_node_that_reboots_without_a_controller_serves_what_it_served() -> Result<()
             let addr = (std::net::Ipv4Addr::LOCALHOST, if id == 21 { own } else { port }).into();
             let wanted = but.filter(|(changed, _)| *changed == id).map_or(word(id), |(_, word)| word);
             for reply in
-                client::ask_every_worker(addr, &node.workers(), &format!("v{id}.example"), "/", LIMIT)?.values()
+                client::ask_every_worker(addr, || node.workers(), &format!("v{id}.example"), "/", LIMIT)?.values()
             {
                 ensure!(reply.status == 200 && reply.text() == wanted, "{id}: {reply:?}");
             }

@@ -73,7 +73,7 @@ impl Site {
 
     /// Every worker answers on the address with the vhost of this id.
     fn serves(&self, addr: SocketAddr, id: u64) -> Result<()> {
-        let answers = client::ask_every_worker(addr, &self.proxy.workers(), "any.example", "/", LIMIT)
+        let answers = client::ask_every_worker(addr, || self.proxy.workers(), "any.example", "/", LIMIT)
             .with_context(|| format!("asking {addr}"))?;
         for (pid, reply) in answers {
             let right = reply.status == 200 && reply.text() == format!("vhost {id}");
@@ -432,7 +432,7 @@ fn an_agent_opens_and_closes_ports_in_place() -> Result<()> {
     let added = node.task(&["add", &file])?;
     ensure!(added.status.success() && !said(&added).contains("reload"), "{}", said(&added));
     verify(&node)?;
-    let answers = client::ask_every_worker(local(port), &workers, "any.example", "/", LIMIT)?;
+    let answers = client::ask_every_worker(local(port), || workers.clone(), "any.example", "/", LIMIT)?;
     ensure!(answers.values().all(|reply| reply.text() == "vhost 1"), "{answers:?}");
     let deleted = node.task(&["delete", "1"])?;
     ensure!(deleted.status.success() && !said(&deleted).contains("reload"), "{}", said(&deleted));

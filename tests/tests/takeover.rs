@@ -93,7 +93,7 @@ fn a_new_master_takes_the_sockets_of_a_killed_one() -> Result<()> {
         ensure!(body.ends_with(b"drop 99\n"), "the answer that was under way was cut in round {round}");
         gone(&workers)?;
         for port in [plain, shared] {
-            let answers = client::ask_every_worker(local(port), &proxy.workers(), "any.example", "/", LIMIT)?;
+            let answers = client::ask_every_worker(local(port), || proxy.workers(), "any.example", "/", LIMIT)?;
             ensure!(answers.values().all(|reply| reply.text() == "here"), "{answers:?}");
         }
         ensure!(ask_unix(&socket)? == "here");
@@ -157,13 +157,13 @@ fn a_master_that_led_no_process_group_has_an_heir_too() -> Result<()> {
     })?;
     ensure!(master != script.pid());
     let workers = procfs::live_children(master);
-    client::ask_every_worker(prefix.addr(), &workers, "any.example", "/", LIMIT)?;
+    client::ask_every_worker(prefix.addr(), || workers.clone(), "any.example", "/", LIMIT)?;
     kill(master)?;
     let proxy = Proxy::start_from(&binary, prefix)?;
     gone(&workers)?;
     let heirs = proxy.workers();
     ensure!(heirs.len() == 2 && heirs.is_disjoint(&workers));
-    client::ask_every_worker(proxy.prefix.addr(), &heirs, "any.example", "/", LIMIT)?;
+    client::ask_every_worker(proxy.prefix.addr(), || heirs.clone(), "any.example", "/", LIMIT)?;
     Ok(())
 }
 
@@ -194,7 +194,7 @@ fn where_sockets_cannot_be_taken_the_old_workers_leave_first() -> Result<()> {
     command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]).arg(proxy.binary());
     proxy.start_again_by(command)?;
     wait::until("two new workers", LIMIT, || proxy.workers().len() == 2)?;
-    let answers = client::ask_every_worker(local(port), &proxy.workers(), "any.example", "/", LIMIT)?;
+    let answers = client::ask_every_worker(local(port), || proxy.workers(), "any.example", "/", LIMIT)?;
     ensure!(answers.values().all(|reply| reply.text() == "here"), "{answers:?}");
     let body = read_body(drip.stream(), Framing::of_response(&head, "GET")?)?;
     ensure!(body.ends_with(b"drop 99\n"), "the answer that was under way was cut");

@@ -241,7 +241,7 @@ fn a_port_turns_to_tls_and_back_with_all_its_vhosts_in_one_task() -> Result<()> 
     write(false)?;
     done(&proxy, &proxy.task(Kind::Modify, &files, &[1, 2], &[], 5)?)?;
     ensure!(held.get("a.example", "/").is_err(), "a connection of TLS outlives its port");
-    let replies = client::ask_every_worker(addr, &workers, "b.example", "/", LIMIT)?;
+    let replies = client::ask_every_worker(addr, || workers.clone(), "b.example", "/", LIMIT)?;
     ensure!(replies.values().all(|reply| reply.head.header("x-scheme") == Some("http")), "{replies:?}");
     ensure!(proxy.workers() == workers, "workers were replaced");
     Ok(())
