@@ -6,13 +6,13 @@ use std::io::{self, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::http::{Framing, Head, read_body, read_head};
 use crate::wait;
 
 /// No answer of a test takes longer than this without a byte.
-const READ_LIMIT: Duration = Duration::from_secs(10);
+const READ_LIMIT: Duration = Duration::from_secs(120);
 
 /// The header by which a worker says its pid: see [`crate::prefix`].
 pub const WORKER_HEADER: &str = "X-Worker";
@@ -137,12 +137,26 @@ pub fn pin_every_worker(
     pids: &BTreeSet<i32>,
     limit: Duration,
 ) -> Result<BTreeMap<i32, Connection>> {
+    pin(addr, host, pids, limit, || true)?.context("the workers have become others")
+}
+
+/// As [`pin_every_worker`]; `None` as soon as `same` says that these are not the workers any more.
+fn pin(
+    addr: SocketAddr,
+    host: &str,
+    pids: &BTreeSet<i32>,
+    limit: Duration,
+    same: impl Fn() -> bool,
+) -> Result<Option<BTreeMap<i32, Connection>>> {
     // More each time, within what a test may have open: on a busy machine whoever runs takes all that there are, and a
     // worker whose turn comes late must still find some.
     const MOST: usize = 128;
     let mut count = 8;
     let mut pinned = BTreeMap::new();
-    wait::eventually("every worker to take a connection", limit, || -> Result<()> {
+    let all = wait::eventually("every worker to take a connection", limit, || -> Result<bool> {
+        if !same() {
+            return Ok(false);
+        }
         // All have asked before any answer is read: who has accepted has work to do, and leaves the rest to the others.
         let asked = (0..count).map(|_| {
             let mut connection = Connection::open(addr)?;
@@ -159,10 +173,10 @@ pub fn pin_every_worker(
             }
         }
         let missing: Vec<&i32> = pids.iter().filter(|pid| !pinned.contains_key(pid)).collect();
-        anyhow::ensure!(missing.is_empty(), "workers {missing:?} have not answered");
-        Ok(())
+        ensure!(missing.is_empty(), "workers {missing:?} have not answered");
+        Ok(true)
     })?;
-    Ok(pinned)
+    Ok(all.then_some(pinned))
 }
 
 /// The answer of every worker that there is, by pid. Workers that come or go meanwhile (those before a reload may
@@ -177,24 +191,21 @@ pub fn ask_every_worker(
     target: &str,
     limit: Duration,
 ) -> Result<BTreeMap<i32, Reply>> {
-    // Long enough for all of them on a busy machine, and short enough to see in time that one has left.
-    let each = limit / 4;
     let begin = Instant::now();
+    let left = || limit.saturating_sub(begin.elapsed());
     loop {
-        let pids = workers();
-        let late = || begin.elapsed() > limit;
-        let pinned = match pin_every_worker(addr, host, &pids, each) {
-            Ok(pinned) => pinned,
-            Err(error) if late() => return Err(error),
-            Err(_) => continue,
-        };
-        let answers = pinned.into_iter().map(|(pid, mut connection)| {
+        let some = || Some(workers()).filter(|pids| !pids.is_empty());
+        let pids = wait::eventually("workers", left(), || some().ok_or("there are none"))?;
+        let same = || workers() == pids;
+        let pinned = pin(addr, host, &pids, left(), same)?;
+        let answers = pinned.into_iter().flatten().map(|(pid, mut connection)| {
             let reply = connection.get(host, target).with_context(|| format!("asking worker {pid}"))?;
             Ok((pid, reply))
         });
-        let answers: Result<BTreeMap<i32, Reply>> = answers.collect();
-        if workers() == pids || late() {
+        let answers = answers.collect::<Result<BTreeMap<i32, Reply>>>();
+        if same() && answers.as_ref().map_or(true, |answers| answers.len() == pids.len()) {
             return answers;
         }
+        ensure!(!left().is_zero(), "the workers do not stay the same: {pids:?} have become {:?}", workers());
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 
 use crate::client::Connection;
+use crate::proxy::LIMIT;
 use crate::wait;
 
 /// The pause between two requests of one client: a load, but not one that fills the machine.
@@ -49,7 +50,7 @@ impl Comers {
     /// When they do not come.
     pub fn more(&self) -> Result<()> {
         let begin = self.answered.load(Ordering::Relaxed);
-        wait::until("more answers", Duration::from_secs(60), || self.answered.load(Ordering::Relaxed) > begin + SOME)
+        wait::until("more answers", LIMIT, || self.answered.load(Ordering::Relaxed) > begin + SOME)
     }
 
     /// Ends them.

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::ctl::Ctl;
 use crate::process::Process;
+use crate::proxy::LIMIT;
 use crate::{binaries, client, ports};
 
 /// A controller.
@@ -56,9 +56,8 @@ impl Controller {
         command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--store", &self.store]);
         let mut process = Process::start("controller", &mut command, &self.logs)?;
         let addr = ([127, 0, 0, 1], self.port).into();
-        process.wait_for("a listening port", Duration::from_secs(30), || {
-            client::Connection::open(addr).map(drop).context("connecting")
-        })?;
+        process
+            .wait_for("a listening port", LIMIT, || client::Connection::open(addr).map(drop).context("connecting"))?;
         self.process = Some(process);
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The operator's command line, as an operator types it.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::proxy::LIMIT;
 use crate::{binaries, process};
 
 /// `dysvrctl` for one controller.
@@ -34,11 +34,11 @@ impl Ctl {
     /// Runs it, whatever comes of it.
     ///
     /// # Errors
-    /// When it cannot be built, or does not end in a minute.
+    /// When it cannot be built, or does not end in time.
     pub fn run(&self, args: &[&str]) -> Result<Said> {
         let mut command = Command::new(binaries::path("dysvrctl")?);
         command.args(["--controller", &self.endpoint]).args(args);
-        let output = process::run(&mut command, Duration::from_secs(60))?;
+        let output = process::run(&mut command, LIMIT * 3)?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
     }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 use crate::client;
 use crate::ports;
 use crate::process::Process;
+use crate::proxy::LIMIT;
 
 /// A running etcd; it and its data are gone when this is dropped.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("one={peer_url}"), "--log-level", "warn"]);
         let mut process = Process::start("etcd", &mut command, logs)?;
-        process.wait_for("health", Duration::from_secs(30), || {
+        process.wait_for("health", LIMIT, || {
             let reply = client::get(([127, 0, 0, 1], port).into(), "localhost", "/health")?;
             ensure!(reply.text().contains("true"), "{}", reply.text());
             Ok(())

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use crate::client::Connection;
+use crate::proxy::LIMIT;
 use crate::wait;
 
 /// How long one connection rests between two requests: the load is to be steady, not to fill the machine.
@@ -50,7 +51,7 @@ impl Load {
     /// Opens `connections` connections, each of which asks for `target` of one of `hosts` in turn.
     ///
     /// # Errors
-    /// When threads or connections cannot be made, or when not every connection had its first answer in ten seconds.
+    /// When threads or connections cannot be made, or when not every connection had its first answer in time.
     pub fn start(addr: SocketAddr, connections: usize, hosts: &[&str], target: &str) -> Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
@@ -66,7 +67,7 @@ impl Load {
             load.connections.push(thread);
         }
         let all = connections as u64;
-        wait::until("the first answers of the load", Duration::from_secs(10), || load.answered() >= all)?;
+        wait::until("the first answers of the load", LIMIT, || load.answered() >= all)?;
         Ok(load)
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -139,7 +138,7 @@ impl Node {
         command.arg("task").args(args);
         command.arg("--prefix").arg(self.prefix.path()).args(["--conf", "conf/nginx.conf"]);
         command.arg("--state").arg(self.state());
-        process::run(&mut command, Duration::from_secs(30))
+        process::run(&mut command, LIMIT)
     }
 }
 

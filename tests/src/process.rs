@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use crate::{procfs, signal, wait};
 
 /// How long a process may take to end after SIGKILL.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+const KILL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The environment entry that every process started by this program carries, so that even one that has left its parent
 /// and its session is found again.

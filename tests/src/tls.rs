@@ -23,7 +23,7 @@ use crate::prefix::Prefix;
 use crate::process;
 
 /// No answer of a test takes longer than this without a byte.
-const READ_LIMIT: Duration = Duration::from_secs(30);
+const READ_LIMIT: Duration = Duration::from_secs(120);
 
 /// A certificate and its key, as PEM.
 #[derive(Clone, Debug)]
@@ -187,9 +187,25 @@ impl Client {
     /// # Errors
     /// When nobody listens, or they do not agree.
     pub fn connect(&self, addr: SocketAddr, name: &str) -> io::Result<Session> {
-        let mut socket = TcpStream::connect(addr)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(READ_LIMIT))?;
+        self.shake_hands(open(addr)?, name)
+    }
+
+    /// Connects so often at once, and shakes hands on one after the other: workers share their listeners, and who has
+    /// accepted leaves the rest to the others.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect_many(
+        &self,
+        addr: SocketAddr,
+        name: &str,
+        count: usize,
+    ) -> io::Result<impl Iterator<Item = io::Result<Session>>> {
+        let sockets = (0..count).map(|_| open(addr)).collect::<io::Result<Vec<_>>>()?;
+        Ok(sockets.into_iter().map(|socket| self.shake_hands(socket, name)))
+    }
+
+    fn shake_hands(&self, mut socket: TcpStream, name: &str) -> io::Result<Session> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let mut session = ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
         while session.is_handshaking() {
@@ -197,6 +213,13 @@ impl Client {
         }
         Ok(Session { stream: BufReader::new(StreamOwned::new(session, socket)) })
     }
+}
+
+fn open(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(addr)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(READ_LIMIT))?;
+    Ok(socket)
 }
 
 /// A connection after its handshake.

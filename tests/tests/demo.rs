@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dysvr_tests::process::Process;
+use dysvr_tests::proxy::LIMIT;
 use dysvr_tests::{client, procfs, seed, wait};
 use nix::sys::signal::Signal;
 
@@ -18,7 +18,7 @@ fn the_demo_shows_a_fleet_and_leaves_nothing_behind() -> Result<()> {
     let mut demo = Process::start("demo", &mut command, logs.path())?;
     let pid = demo.pid();
     let output = logs.path().join("demo.out");
-    let text = demo.wait_for("that everything runs", Duration::from_secs(120), || {
+    let text = demo.wait_for("that everything runs", LIMIT * 3, || {
         let text = std::fs::read_to_string(&output)?;
         ensure!(text.contains("Everything runs until Ctrl-C"), "it says: {text}");
         Ok(text)
@@ -38,9 +38,9 @@ fn the_demo_shows_a_fleet_and_leaves_nothing_behind() -> Result<()> {
     ensure!(started.len() > 3 * 4, "a controller, and an agent, a master and two workers per node: {started:?}");
 
     demo.signal(Signal::SIGINT)?;
-    let status = demo.wait(Duration::from_secs(30))?;
+    let status = demo.wait(LIMIT)?;
     ensure!(status.code() == Some(0), "{status:?}: {}", demo.output());
-    wait::until("everything to be gone", Duration::from_secs(5), || started.iter().all(|pid| !procfs::alive(*pid)))?;
+    wait::until("everything to be gone", LIMIT, || started.iter().all(|pid| !procfs::alive(*pid)))?;
     let left: Vec<_> = std::fs::read_dir(temporary.path())?.flatten().map(|entry| entry.path()).collect();
     let left: Vec<_> = left.into_iter().filter(|path| !path.ends_with("dysvr-ports")).collect();
     ensure!(left.is_empty(), "{left:?} is left");

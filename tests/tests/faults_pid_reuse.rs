@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dysvr_tests::prefix::{MainConf, Prefix};
+use dysvr_tests::proxy::LIMIT;
 use dysvr_tests::{binaries, ports, process};
 
 /// Runs in the namespace, where it is process 1. Whatever signals processes by the pid file is tried on each stranger.
@@ -46,7 +46,7 @@ alive $stranger || say "the stranger was killed"
 # The agent starts a master of its own, and ends it with itself.
 "$NODE" run --id n --prefix "$PREFIX" --conf conf/nginx.conf --proxy "$PROXY" --state "$OUT/state" > "$OUT/agent" 2>&1 & agent=$!
 tries=0; until "$NODE" probe ready --prefix "$PREFIX" --conf conf/nginx.conf > "$OUT/said" 2>&1; do
-    tries=$((tries + 1)); [ $tries -lt 500 ] || { say "no agent: $(cat "$OUT/agent" "$OUT/said")"; break; }; sleep 0.02
+    tries=$((tries + 1)); [ $tries -lt 3000 ] || { say "no agent: $(cat "$OUT/agent" "$OUT/said")"; break; }; sleep 0.02
 done
 [ "$(pid)" = $stranger ] && say "the pid file still names the stranger"
 kill -TERM $agent; wait $agent
@@ -100,7 +100,7 @@ fn who_was_given_the_number_of_a_dead_master_is_never_signalled() -> Result<()> 
     let mut command = namespace();
     command.args(["sh", "-c", SCRIPT]).env("PREFIX", prefix.path()).env("OTHER", other.path()).env("OUT", out.path());
     command.env("PROXY", binaries::path("dysvr-proxy")?).env("NODE", binaries::path("dysvr-node")?);
-    let said = process::run(&mut command, Duration::from_secs(120)).context("the script in its namespace")?;
+    let said = process::run(&mut command, LIMIT * 3).context("the script in its namespace")?;
     let (said, errors) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     ensure!(said == "over\n", "{said}\n{errors}\n{}", process::tail(&prefix.error_log()));
     Ok(())

@@ -14,9 +14,13 @@ use dysvr_tests::{ports, process, procfs, wait};
 fn reboot(node: &mut Node) -> Result<()> {
     let all = procfs::with_argument(node.prefix.path());
     ensure!(all.len() >= 4, "an agent, a master and two workers: {all:?}");
-    process::end_all(&all);
+    // The agent first, or it might start another master; and whoever is born meanwhile, too.
     node.crash_agent();
-    wait::until("all processes to end", LIMIT, || procfs::with_argument(node.prefix.path()).is_empty())?;
+    wait::until("all processes to end", LIMIT, || {
+        let all = procfs::with_argument(node.prefix.path());
+        process::end_all(&all);
+        all.is_empty()
+    })?;
     let tasks = node.prefix.task_file().path;
     fs::remove_dir_all(tasks.parent().context("no folder")?)?;
     for entry in fs::read_dir(node.prefix.path().join("logs"))? {

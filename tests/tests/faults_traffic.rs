@@ -13,7 +13,7 @@ use dysvr_tests::poison::Rig;
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::LIMIT;
 use dysvr_tests::task::Kind;
-use dysvr_tests::{procfs, wait};
+use dysvr_tests::{ports, procfs, wait};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -144,7 +144,7 @@ fn peer(answer: &'static [u8], read: bool) -> Result<(SocketAddr, Arc<AtomicUsiz
 fn misbehaving_upstreams_are_left_as_nginx_leaves_them() -> Result<()> {
     const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngood";
     let rig = Rig::start(&MainConf { workers: 1, ..MainConf::default() })?;
-    let dead = { TcpListener::bind("127.0.0.1:0")?.local_addr()? };
+    let dead = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
     // What the first peer does; then for GET and POST: the status, and how often the second peer was asked.
     type Row = (&'static str, &'static [u8], bool, (u16, usize), (u16, usize));
     let table: [Row; 6] = [

@@ -203,7 +203,8 @@ fn a_failing_vhost_stops_at_its_wave(store: Store) -> Result<()> {
 fn a_controller_that_dies_finishes_its_rollout(store: Store) -> Result<()> {
     let mut fleet = Fleet::start(3, store, |_| ())?;
     fleet.write_seed()?;
-    expect(&apply(&fleet, &["--waves", "1", "--soak", "1s"])?, 0)?;
+    // Each wave soaks for long enough to be seen on a slow machine.
+    expect(&apply(&fleet, &["--waves", "1", "--soak", "10s"])?, 0)?;
     wait::eventually("the first wave", LIMIT, || -> Result<()> {
         let rollout = newest_rollout(&fleet)?;
         ensure!(rollout["waves"][0]["nodes"][0]["state"] == "done", "{rollout}");
@@ -223,7 +224,7 @@ fn a_controller_that_dies_finishes_its_rollout(store: Store) -> Result<()> {
 
     fleet.controller.start_again()?;
     let watched = wait::eventually("the controller to answer", LIMIT, || {
-        let said = fleet.ctl().run(&["rollout", "watch", "--timeout", "60s"])?;
+        let said = fleet.ctl().run(&["rollout", "watch", "--timeout", "300s"])?;
         ensure!(said.code != Some(4), "{}", said.stderr);
         Ok::<Said, anyhow::Error>(said)
     })?;

@@ -411,9 +411,9 @@ fn a_full_load_gives_what_the_updates_gave() -> Result<()> {
     let second = ports::free()?;
     let listen = format!("    server {{\n        listen 127.0.0.1:{second};\n        return 404 \"first\";\n    }}\n");
     prefix.write("nginx.conf", &prefix.main_conf(&MainConf { http: listen, ..MainConf::default() }))?;
+    let first = proxy.workers();
     proxy.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait::until("the second listener", LIMIT, || Connection::open(([127, 0, 0, 1], second).into()).is_ok())?;
-    wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
+    wait::until("the second listener", LIMIT, || proxy.workers().len() == 2 && proxy.workers().is_disjoint(&first))?;
 
     let vhosts = [
         ("m.conf", 3, port, "www.x.example"),

@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dysvr_tests::process::{self, Process};
+use dysvr_tests::proxy::LIMIT;
 use dysvr_tests::{binaries, ports};
 
 /// The shell blocks of the chapter, in order, and the command that ends the tour.
@@ -78,7 +78,7 @@ fn the_first_ten_minutes() -> Result<()> {
     // The tour's controller is where dysvrctl looks for one by default.
     command.env("DYSVR_CONTROLLER", format!("http://127.0.0.1:{controller}"));
     let mut shell = Process::start("tour", &mut command, dir.path())?;
-    let ended = shell.wait(Duration::from_secs(60));
+    let ended = shell.wait(LIMIT * 3);
     let said = shell.output();
     drop(shell);
     let master = fs::read_to_string(dir.path().join("dysvr-tour/n1/logs/nginx.pid"));

@@ -272,7 +272,8 @@ fn handshakes_that_get_stuck_hold_nothing_up_and_leave_nothing() -> Result<()> {
         b"\x16\x03\x01\x00\x04\x00\x00\x00\x00",
     ];
     let mut stuck = Vec::new();
-    for _ in 0..20 {
+    // Three of five stay: some more than are waited for, since what was counted may have been on its way out.
+    for _ in 0..25 {
         for beginning in beginnings {
             stuck.push(begin(beginning)?);
         }

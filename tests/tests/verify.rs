@@ -180,8 +180,9 @@ fn a_worker_that_serves_something_else_is_replaced() -> Result<()> {
     rig.done(Kind::Add, 2, "two.example", "")?;
     ensure!(rig.taken("proof"), "no worker has shown anything");
     rig.proxy.wait_log("did not commit: replaced")?;
-    rig.all_workers()?;
-    ensure!(rig.proxy.workers().intersection(&before).count() == 1, "{before:?}, {:?}", rig.proxy.workers());
+    wait::until("one new worker beside an old one", LIMIT, || {
+        rig.proxy.workers().len() == 2 && rig.proxy.workers().intersection(&before).count() == 1
+    })?;
     for reply in rig.proxy.ask_every_worker("two.example", "/")? {
         ensure!(reply.status == 200, "{reply:?}");
     }
