@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use agent_node::{LIMIT, Node, free_port, wait};
@@ -18,7 +19,7 @@ use dysvr_proto::wire::fleet::{
 };
 use futures_util::Stream;
 use nix::sys::signal::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Streaming};
@@ -28,9 +29,13 @@ type Out = mpsc::Sender<Result<ToNode, tonic::Status>>;
 /// The end of the line: it tells the test what comes, with the way back for each stream.
 struct Line {
     events: Sender<Event>,
+    /// One for each node that may be welcomed.
+    welcomes: Arc<Semaphore>,
 }
 
 enum Event {
+    /// A node has introduced itself and is not welcomed yet.
+    Came,
     Attached(Hello, Out),
     Message(from_node::Kind),
     Detached,
@@ -46,12 +51,15 @@ impl Fleet for Line {
     ) -> Result<Response<Self::AttachStream>, tonic::Status> {
         let (out, answers) = mpsc::channel(16);
         let (events, mut inbound) = (self.events.clone(), request.into_inner());
+        let welcomes = Arc::clone(&self.welcomes);
         tokio::spawn(async move {
             let mut out = Some(out);
             while let Some(Ok(FromNode { kind: Some(kind) })) = inbound.next().await {
                 let event = match kind {
                     from_node::Kind::Hello(hello) => {
                         let Some(out) = out.take() else { break };
+                        drop(events.send(Event::Came));
+                        welcomes.acquire().await.unwrap().forget();
                         let welcome = Welcome { controller: "test".into(), epoch: 1, beat_seconds: 1 };
                         out.send(Ok(ToNode { kind: Some(to_node::Kind::Welcome(welcome)) })).await.unwrap();
                         Event::Attached(hello, out)
@@ -70,6 +78,11 @@ impl Fleet for Line {
 
 /// Listens as a controller.
 fn listen() -> (SocketAddr, Receiver<Event>) {
+    listen_with(Arc::new(Semaphore::new(100)))
+}
+
+/// Listens as a controller that welcomes as many nodes as it may.
+fn listen_with(welcomes: Arc<Semaphore>) -> (SocketAddr, Receiver<Event>) {
     let (events, received) = channel();
     let (address, bound) = channel();
     std::thread::spawn(move || {
@@ -77,7 +90,7 @@ fn listen() -> (SocketAddr, Receiver<Event>) {
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             address.send(listener.local_addr().unwrap()).unwrap();
-            let server = tonic::transport::Server::builder().add_service(FleetServer::new(Line { events }));
+            let server = tonic::transport::Server::builder().add_service(FleetServer::new(Line { events, welcomes }));
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
     });
@@ -154,7 +167,7 @@ impl Controller {
             files: changed.map(|(name, text)| File { name: name.clone(), content: text.clone().into() }).collect(),
             remove: gone.cloned().collect(),
             rollout: 1,
-            deadline_ms: 10_000,
+            deadline_ms: 100_000,
         }
     }
 
@@ -303,4 +316,21 @@ fn a_node_obeys_what_it_should_and_nothing_else() {
         ("5".into(), "none".into())
     );
     wait("the end of the line", || matches!(controller.events.try_recv(), Ok(Event::Detached) | Err(_)).then_some(()));
+}
+
+#[test]
+fn what_changes_before_the_welcome_is_told_behind_it() {
+    let mut node = Node::new();
+    let welcomes = Arc::new(Semaphore::new(0));
+    let (addr, events) = listen_with(Arc::clone(&welcomes));
+    let mut controller = Controller { events, out: None, files: BTreeMap::new() };
+    node.start_agent(&["--controller", &format!("http://{addr}")]);
+    assert!(matches!(controller.event(), Event::Came));
+    node.write("conf/auto_vhost/hand.conf", &node.vhost(9, "hand.test", "h"));
+    wait("the agent to see it", || node.agent_log().contains("drift").then_some(()));
+    welcomes.add_permits(100);
+    // An agent that has waited for too long introduces itself once more, with what it has then.
+    let introduced = controller.hello().observed.unwrap();
+    let drifted = if introduced.drift { introduced } else { controller.observed(|observed| observed.drift) };
+    assert_eq!(drifted.drifted, ["auto_vhost/hand.conf"]);
 }

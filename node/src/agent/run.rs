@@ -72,6 +72,8 @@ struct Agent {
     next_beat: Option<Instant>,
     /// What was last told.
     told: Option<Observed>,
+    /// What it introduced itself with to a controller that has not welcomed it yet.
+    introduced: Option<Observed>,
     /// When to see whether there is news.
     look: Option<Instant>,
 }
@@ -90,6 +92,7 @@ impl Agent {
             beats: 0,
             next_beat: None,
             told: None,
+            introduced: None,
             look: None,
             options,
         })
@@ -168,13 +171,16 @@ impl Agent {
                     boot: self.boot,
                     observed: Some(observed.to_wire()),
                 };
-                self.told = Some(observed);
+                self.introduced = Some(observed);
                 drop(answer.send(hello));
             }
             Event::Up { beat, out, .. } => {
                 self.out = Some(out);
                 self.beat = beat;
                 self.next_beat = Some(Instant::now() + beat);
+                // What has changed between the introduction and the welcome was told to nobody.
+                self.told = self.introduced.take();
+                self.news();
             }
             Event::Down => self.hang_up(),
             Event::Task(task) => self.task(task),
