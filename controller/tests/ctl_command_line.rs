@@ -1,16 +1,17 @@
 //! The command line without any controller: what it refuses, what it prints, how it exits.
 
 mod ctl_support;
+#[path = "../../tests/src/ports.rs"]
+mod ports;
 
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use ctl_support::{Ctl, write};
 
-/// Nobody listens there, because the port has just been given back.
+/// Nobody listens there.
 fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    format!("http://{}", listener.local_addr().expect("an address"))
+    format!("http://127.0.0.1:{}", ports::free().expect("a port"))
 }
 
 #[test]

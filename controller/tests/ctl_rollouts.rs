@@ -137,7 +137,7 @@ fn an_operator_pauses_resumes_aborts_and_undoes() {
     assert!(scene.ctl.ok(&["rollout", "pause"]).starts_with("rollout/1 paused"));
     scene.agents[0].set(Manner::Obey);
     scene.until("the node at work to finish", || scene.agents[0].revision() == 1);
-    let run = scene.run(&["rollout", "watch", "--timeout", "300ms"], 4);
+    let run = scene.run(&["rollout", "watch", "--timeout", "5s"], 4);
     assert!(run.stdout.contains("paused"), "{run:?}");
     assert_eq!((scene.agents[1].revision(), scene.phase("1").as_str()), (0, "paused"));
     assert!(scene.ctl.ok(&["rollout", "resume", "rollout/1"]).starts_with("rollout/1 "));

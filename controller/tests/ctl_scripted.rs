@@ -2,6 +2,8 @@
 //! losses that a real one would need machines and accidents for.
 
 mod ctl_support;
+#[path = "../../tests/src/ports.rs"]
+mod ports;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -263,9 +265,9 @@ fn waiting_ends_with_the_timeout_and_does_not_stop_the_rollout() {
     let same = || vec![Ok(rollout("running", ["updating", "waiting"]))];
     let streams = Mutex::new((0..50).map(|_| same()).collect());
     let stage = stage(Script { streams, ..Script::default() });
-    let run = stage.ctl.run(&["rollout", "watch", "7", "--timeout", "700ms"]);
+    let run = stage.ctl.run(&["rollout", "watch", "7", "--timeout", "4s"]);
     assert_eq!(run.code, 4, "{run:?}");
-    assert_eq!(run.stderr, "error: timed out after 700ms waiting for the rollout; it goes on\n");
+    assert_eq!(run.stderr, "error: timed out after 4s waiting for the rollout; it goes on\n");
 }
 
 #[test]
@@ -328,7 +330,7 @@ fn answers_of_the_server_have_kubectls_form_and_their_codes() {
         [(Code::NotFound, 1), (Code::FailedPrecondition, 1), (Code::InvalidArgument, 3), (Code::Unavailable, 4)]
     {
         let stage = stage(Script { refuse: Some((code, "so it is")), ..Script::default() });
-        let run = stage.ctl.run(&["get", "nodes", "--request-timeout", "600ms"]);
+        let run = stage.ctl.run(&["get", "nodes", "--request-timeout", "5s"]);
         assert_eq!(
             (run.code, run.stderr.as_str()),
             (exit, format!("Error from server ({code:?}): so it is\n").as_str())
@@ -340,8 +342,8 @@ fn answers_of_the_server_have_kubectls_form_and_their_codes() {
 fn a_read_goes_to_the_next_controller_when_the_first_is_gone_or_refuses() {
     let down = stage(Script { refuse: Some((Code::Unavailable, "etcd has no quorum")), ..Script::default() });
     let up = stage(Script { nodes: vec![Node { name: "n1".into(), ..Node::default() }], ..Script::default() });
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let urls = format!("http://{closed},{},{}", down.ctl.controller, up.ctl.controller);
+    let closed = ports::free().expect("a port");
+    let urls = format!("http://127.0.0.1:{closed},{},{}", down.ctl.controller, up.ctl.controller);
     let ctl = Ctl::new(urls, up.dir.path());
     assert_eq!(ctl.ok(&["get", "no", "-o", "name"]), "node/n1\n");
 }

@@ -5,9 +5,11 @@
 
 mod http_support;
 
+use std::time::{Duration, Instant};
+
 use http_support::client::{Answer, Client};
 use http_support::origin::Origin;
-use http_support::{Proxy, free_port, nginx, ours};
+use http_support::{PATIENCE, Proxy, free_port, nginx, ours};
 
 const NGINX: &str = "nginx/1.22.1";
 
@@ -68,10 +70,11 @@ fn compare(http: &str, cases: &[Case<'_>]) {
             wrong.push_str(&format!("== {case:?}\n-- nginx\n{expected}-- ours\n{got}\n"));
         }
     }
-    let logged = std::fs::read_to_string(theirs.dir.join("access.log")).unwrap_or_default().lines().count();
-    if logged > 0 {
-        let expected: Vec<_> = theirs.log("access.log", logged).iter().map(|line| normalize(line, &theirs)).collect();
-        let got: Vec<_> = ours.log("access.log", logged).iter().map(|line| normalize(line, &ours)).collect();
+    let (expected, got) = logged(&theirs, &ours, |proxy| {
+        let log = std::fs::read_to_string(proxy.dir.join("access.log")).unwrap_or_default();
+        log.lines().map(|line| normalize(line, proxy)).collect()
+    });
+    if !expected.is_empty() {
         for (expected, got) in expected.iter().zip(&got) {
             if expected != got {
                 wrong.push_str(&format!("== access.log\n-- nginx\n{expected}\n-- ours\n{got}\n"));
@@ -85,7 +88,7 @@ fn compare(http: &str, cases: &[Case<'_>]) {
             assert!(!log.contains(level), "{log}");
         }
     }
-    let (expected, got) = (errors(&theirs), errors(&ours));
+    let (expected, got) = logged(&theirs, &ours, errors);
     for at in 0..expected.len().max(got.len()) {
         let (expected, got) = (expected.get(at).map_or("", |it| it), got.get(at).map_or("", |it| it));
         if expected != got {
@@ -94,6 +97,18 @@ fn compare(http: &str, cases: &[Case<'_>]) {
     }
     let ours_log = std::fs::read_to_string(ours.dir.join("error.log")).unwrap_or_default();
     assert!(wrong.is_empty(), "{wrong}\nerror.log of ours:\n{ours_log}");
+}
+
+/// Lines that both have logged. Those of the last answer may come behind it: as many are waited for on either side.
+fn logged(theirs: &Proxy, ours: &Proxy, lines: impl Fn(&Proxy) -> Vec<String>) -> (Vec<String>, Vec<String>) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let both = (lines(theirs), lines(ours));
+        if both.0.len() == both.1.len() || Instant::now() > end {
+            return both;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Lines of the error log at `warn` and worse, without time and numbers of processes and connections.

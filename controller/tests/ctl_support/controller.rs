@@ -43,7 +43,7 @@ impl Controller {
                 eprintln!("controller: {line}");
             }
         });
-        let address = address.recv_timeout(Duration::from_secs(20)).expect("the controller listens within 20 s");
+        let address = address.recv_timeout(Duration::from_secs(120)).expect("the controller listens in time");
         Self { child, url: format!("http://{address}") }
     }
 }

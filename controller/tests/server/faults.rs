@@ -97,7 +97,7 @@ async fn a_silent_store_freezes_the_rollout_and_the_api_says_so_in_time() {
     let agents = agents(3, &controller.address, &journal);
     operator.connected(3).await;
     agents[0].set(Manner::Wait);
-    let strategy = Strategy { node_deadline_seconds: 60, ..waves(&["1"]) };
+    let strategy = Strategy { node_deadline_seconds: 300, ..waves(&["1"]) };
     let reply = operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], strategy).await;
     until("the first task", async || (!journal.lock().unwrap().is_empty()).then_some(())).await;
     etcd.signal("STOP");
@@ -107,7 +107,7 @@ async fn a_silent_store_freezes_the_rollout_and_the_api_says_so_in_time() {
     let refused =
         operator.0.clone().apply(change(&[("auto_vhost/b.conf", "")], Strategy::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{}", refused.message());
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     assert_eq!(journal.lock().unwrap().iter().filter(|deed| deed.what == "begin").count(), 1, "a wave began");
     etcd.signal("CONT");
     // The same leader or the next one goes on.
@@ -129,7 +129,7 @@ async fn a_node_that_goes_away_in_its_wave_fails_and_follows_when_it_returns() {
     let mut agents = agents(3, &controller.address, &journal);
     operator.connected(3).await;
     agents[0].set(Manner::Wait);
-    let strategy = Strategy { failure_budget: "1".into(), node_deadline_seconds: 2, ..waves(&["1"]) };
+    let strategy = Strategy { failure_budget: "1".into(), node_deadline_seconds: 10, ..waves(&["1"]) };
     let reply = operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], strategy).await;
     until("the first task", async || (!journal.lock().unwrap().is_empty()).then_some(())).await;
     let disk = agents.remove(0).kill();
@@ -152,11 +152,11 @@ async fn a_node_that_never_answers_fails_at_its_deadline() {
     let agents = agents(2, &controller.address, &Journal::default());
     operator.connected(2).await;
     agents[1].set(Manner::Silent);
-    let strategy = Strategy { node_deadline_seconds: 1, ..waves(&["1"]) };
+    let strategy = Strategy { node_deadline_seconds: 5, ..waves(&["1"]) };
     let reply = operator.apply(&[("auto_vhost/a.conf", &vhost("a", 204))], strategy).await;
     let end = operator.watch(reply.rollout).await.1;
     assert_eq!(end.phase, "rolled-back");
-    assert!(end.reason.contains("n1: no verdict within 1 s"), "{}", end.reason);
+    assert!(end.reason.contains("n1: no verdict within 5 s"), "{}", end.reason);
     assert_eq!(agents[0].revision(), 0);
 }
 

@@ -1,7 +1,6 @@
 //! A controller inside the test's process, behind a real socket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dysvr_conf::bundle::Assumptions;
 use dysvr_controller::server;
@@ -57,7 +56,7 @@ impl Controller {
 }
 
 fn channel(address: &str) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(Duration::from_secs(20)).connect_lazy()
+    Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(super::PATIENCE).connect_lazy()
 }
 
 /// An operator of the controller at an address, once it leads.
@@ -159,7 +158,7 @@ pub fn change(files: &[(&str, &str)], strategy: Strategy) -> ChangeRequest {
 pub fn waves(sizes: &[&str]) -> Strategy {
     Strategy {
         waves: sizes.iter().map(|size| (*size).to_owned()).collect(),
-        node_deadline_seconds: 5,
+        node_deadline_seconds: 60,
         ..Strategy::default()
     }
 }

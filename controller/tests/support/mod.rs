@@ -6,13 +6,15 @@
 pub mod agent;
 pub mod controller;
 pub mod etcd;
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 pub mod process;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// Longer than anything here should take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anything here should take, on a machine that stands still for seconds at times.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `look` answers something.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
@@ -26,7 +28,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on, and that nobody else is given or takes by chance.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    ports::free().unwrap()
 }

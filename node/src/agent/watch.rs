@@ -171,7 +171,7 @@ mod tests {
     use crate::task::file::{Durability, write_whole};
 
     async fn next(watch: &mut Watch) -> Changes {
-        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.expect("an event").unwrap()
+        tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.expect("an event").unwrap()
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -119,7 +119,7 @@ async fn ask(mut client: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> io:
     }
     let mut answer = Vec::new();
     let read = client.read_to_end(&mut answer);
-    tokio::time::timeout(Duration::from_secs(30), read).await.expect("an answer")?;
+    tokio::time::timeout(Duration::from_secs(120), read).await.expect("an answer")?;
     let answer = String::from_utf8_lossy(&answer);
     Ok(answer.lines().filter(|line| !line.starts_with("Date: ")).collect::<Vec<_>>().join("\n"))
 }

@@ -7,17 +7,18 @@ pub mod client;
 pub mod nginx;
 pub mod origin;
 pub mod ours;
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take, on a machine that stands still for seconds at times.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port that nobody listens on right now.
+/// A port that nobody listens on, and that nobody else is given or takes by chance.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    ports::free().unwrap()
 }
 
 /// Waits until a condition holds.
