@@ -94,6 +94,10 @@ trait Handle: Sized {
 
     fn of(whole: &Self::Whole) -> Self;
     fn whole(&self) -> Option<Self::Whole>;
+
+    /// Whether there is something that it refers to. Looks and does not touch: each worker goes round all entries, and what
+    /// it writes to it shares with its master no longer.
+    fn is_alive(&self) -> bool;
 }
 
 impl<T: ?Sized> Handle for Weak<T> {
@@ -106,6 +110,10 @@ impl<T: ?Sized> Handle for Weak<T> {
     fn whole(&self) -> Option<Arc<T>> {
         self.upgrade()
     }
+
+    fn is_alive(&self) -> bool {
+        self.strong_count() > 0
+    }
 }
 
 impl Handle for WeakRegex {
@@ -117,6 +125,10 @@ impl Handle for WeakRegex {
 
     fn whole(&self) -> Option<Regex> {
         self.upgrade()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.is_alive()
     }
 }
 
@@ -165,19 +177,14 @@ impl<H: Handle> Kept<H> {
             self.hand = 0;
             return;
         };
-        let alive = self.slots.get_mut(hash).is_some_and(|slot| {
-            // One entry for one turn of the ring, so that the two stay of one size.
-            match slot.iter().position(|handle| handle.whole().is_none()) {
-                Some(dead) => {
-                    slot.swap_remove(dead);
-                    false
-                }
-                None => true,
-            }
-        });
-        if alive {
+        // One entry for one turn of the ring, so that the two stay of one size.
+        let dead = self.slots.get(hash).map(|slot| slot.iter().position(|handle| !handle.is_alive()));
+        if dead == Some(None) {
             self.hand += 1;
             return;
+        }
+        if let (Some(Some(dead)), Some(slot)) = (dead, self.slots.get_mut(hash)) {
+            slot.swap_remove(dead);
         }
         if self.slots.get(hash).is_some_and(SmallVec::is_empty) {
             self.slots.remove(hash);

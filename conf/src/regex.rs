@@ -70,6 +70,11 @@ impl WeakRegex {
     pub(crate) fn upgrade(&self) -> Option<Regex> {
         self.0.upgrade().map(|inner| Regex { inner })
     }
+
+    /// Whether anything still uses it.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl PartialEq for Regex {

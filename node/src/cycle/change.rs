@@ -129,6 +129,7 @@ impl Cycle {
     fn gone(&self, change: &Change) -> Result<Vec<Rc<Vhost>>, Refusal> {
         let vhosts = self.vhosts.borrow();
         let mut seen: FxHashMap<VsvcId, &Arc<model::Vhost>> = FxHashMap::default();
+        seen.reserve(change.vhosts.len());
         let mut gone = Vec::new();
         for vhost in &change.vhosts {
             let Some(id) = vhost.vsvc_id else {

@@ -1,7 +1,10 @@
 //! How many vhosts, upstreams, maps and log formats stand in each file: so that a task which reads a file anew notices what
 //! it held and holds no more, although the task does not name it. The next start would be without it.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,17 +16,43 @@ use rustc_hash::FxBuildHasher;
 use super::upstream::Cells;
 use super::{Change, Cycle, Kind, Refusal, Vhost};
 
-/// The counters.
+/// A file by its path as bytes: by component costs several times as much, and a load names some hundred thousand.
+#[derive(Clone, Debug)]
+struct Name(Arc<Path>);
+
+impl Borrow<OsStr> for Name {
+    fn borrow(&self) -> &OsStr {
+        self.0.as_os_str()
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_os_str() == other.0.as_os_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_os_str().hash(state);
+    }
+}
+
+type Counts = HashMap<Name, i64, FxBuildHasher>;
+
+/// The counters; none is zero.
 #[derive(Debug, Default)]
-pub(super) struct Files(HashMap<Arc<Path>, u32, FxBuildHasher>);
+pub(super) struct Files(Counts);
 
 /// What a change adds to them.
 #[derive(Debug, Default)]
-pub(super) struct Moves(HashMap<Arc<Path>, i64, FxBuildHasher>);
+pub(super) struct Moves(Counts);
 
 impl Moves {
     fn count(&mut self, place: &Place, by: i64) {
-        *self.0.entry(Arc::clone(&place.file)).or_default() += by;
+        *self.0.entry(Name(Arc::clone(&place.file))).or_default() += by;
     }
 }
 
@@ -40,9 +69,13 @@ impl Files {
     }
 
     fn apply(&mut self, moves: Moves) {
+        if self.0.is_empty() {
+            self.0 = moves.0;
+            self.0.retain(|_, count| *count > 0);
+            return;
+        }
         for (file, by) in moves.0 {
-            let count = self.0.get(&file).copied().unwrap_or_default();
-            match u32::try_from(i64::from(count) + by).unwrap_or_default() {
+            match self.0.get(&file).copied().unwrap_or_default() + by {
                 0 => drop(self.0.remove(&file)),
                 count => drop(self.0.insert(file, count)),
             }
@@ -65,8 +98,8 @@ impl Cycle {
         if change.kind != Kind::Load {
             let files = self.files.borrow();
             for file in &change.files {
-                let left = files.0.get(&**file).copied().map_or(0, i64::from);
-                let left = left + moves.0.get(&**file).copied().unwrap_or_default();
+                let of = |counts: &Counts| counts.get(file.as_os_str()).copied().unwrap_or_default();
+                let left = of(&files.0) + of(&moves.0);
                 if left > 0 {
                     let file = file.display();
                     return Err(Refusal::NeedsReload(format!(

@@ -129,6 +129,7 @@ impl Cycle {
         let all = self.upstreams.borrow();
         let touched: FxHashSet<Arc<str>> = change.touched.iter().map(key).collect();
         let mut cells = Cells::default();
+        cells.fresh.reserve(change.upstreams.len());
         let mut kept: FxHashSet<Arc<str>> = FxHashSet::default();
         for upstream in &change.upstreams {
             let key = key(&upstream.name);
@@ -188,7 +189,11 @@ impl Cycle {
         for (cell, conf) in cells.replaced {
             cell.replace(&conf);
         }
-        all.named.extend(cells.fresh);
+        if all.named.is_empty() {
+            all.named = cells.fresh;
+        } else {
+            all.named.extend(cells.fresh);
+        }
         for vhost in new {
             for (used, conf) in vhost.upstreams.iter().zip(&vhost.conf.upstreams) {
                 used.users.set(used.users.get() + 1);

@@ -1,13 +1,16 @@
 //! The files of a large configuration, read by a second thread while the first one makes sense of those before them: at a
-//! start a hundred thousand small files take longer to open than to parse.
+//! start a hundred thousand small files take longer to open than to parse, which is why the first one helps when it has
+//! nothing else to do.
 //!
 //! The thread ends with the [`ReadAhead`], so that nobody forks beside it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use dysvr_conf::source::Source;
@@ -18,8 +21,6 @@ use super::source::Machine;
 const MANY: usize = 512;
 /// Files that are handed over at once: a hand-over wakes a thread.
 const BATCH: usize = 128;
-/// Or as many bytes, before the last file of a batch.
-const BATCH_BYTES: usize = 512 << 10;
 /// Batches that wait, at most.
 const WAITING: usize = 4;
 
@@ -60,32 +61,60 @@ struct Batch {
     ends: Vec<io::Result<usize>>,
 }
 
-/// The thread and what it has handed over.
+/// The files in their order, cut into batches, each of which is read by whoever comes first: the thread, or the one that
+/// needs the files and finds the thread behind.
+#[derive(Debug)]
+struct Plan {
+    paths: Vec<PathBuf>,
+    /// The first batch that nobody has begun.
+    next: AtomicUsize,
+}
+
+impl Plan {
+    /// Reads the next batch that nobody has begun; `None` when there is none. Gives its number, too.
+    fn read_next(&self) -> Option<(usize, Batch)> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let paths = self.paths.chunks(BATCH).nth(number)?;
+        let mut batch = Batch::default();
+        for path in paths {
+            let end = Machine::append(path, &mut batch.bytes);
+            batch.ends.push(end);
+        }
+        Some((number, batch))
+    }
+}
+
+/// The thread, and what was read so far.
 #[derive(Debug)]
 struct Reader {
-    paths: Arc<[PathBuf]>,
-    /// How many of them were taken.
+    plan: Arc<Plan>,
+    /// How many files were taken.
     taken: usize,
+    /// The batch that they are taken from.
     batch: Batch,
-    /// Where the next file of `batch` begins, and its index there.
+    /// Where its next file begins, and that one's index in it.
     next: (usize, usize),
+    /// Later batches that were read already.
+    later: BTreeMap<usize, Batch>,
     /// `None` only while it is dropped.
-    batches: Option<Receiver<Batch>>,
+    batches: Option<Receiver<(usize, Batch)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reader {
     /// Begins to read. Without a thread (the machine has no room for one) nothing is read ahead.
     fn start(paths: Vec<PathBuf>) -> Option<Self> {
-        let paths: Arc<[PathBuf]> = paths.into();
+        let plan = Arc::new(Plan { paths, next: AtomicUsize::new(0) });
         let (sender, batches) = sync_channel(WAITING);
-        let for_thread = Arc::clone(&paths);
-        let thread = std::thread::Builder::new().name("dysvr-read".into()).spawn(move || read(&for_thread, &sender));
+        let for_thread = Arc::clone(&plan);
+        let read = move || while for_thread.read_next().is_some_and(|batch| sender.send(batch).is_ok()) {};
+        let thread = std::thread::Builder::new().name("dysvr-read".into()).spawn(read);
         Some(Self {
-            paths,
+            plan,
             taken: 0,
             batch: Batch::default(),
             next: (0, 0),
+            later: BTreeMap::new(),
             batches: Some(batches),
             thread: Some(thread.ok()?),
         })
@@ -94,9 +123,9 @@ impl Reader {
     /// The content of `path`, if it is the next one.
     fn take(&mut self, path: &Path) -> Option<io::Result<Arc<[u8]>>> {
         // By component would cost several times as much.
-        self.paths.get(self.taken).filter(|next| next.as_os_str() == path.as_os_str())?;
+        self.plan.paths.get(self.taken).filter(|next| next.as_os_str() == path.as_os_str())?;
         if self.next.1 == self.batch.ends.len() {
-            self.batch = self.batches.as_ref()?.recv().ok()?;
+            self.batch = self.batch_of(self.taken / BATCH)?;
             self.next = (0, 0);
         }
         self.taken += 1;
@@ -108,6 +137,23 @@ impl Reader {
         self.next = (*end.as_ref().unwrap_or(&start), index + 1);
         Some(end.map(|end| self.batch.bytes[start..end].into()))
     }
+
+    /// A batch by its number. While it is not there, others are read: to wait would leave a processor idle.
+    fn batch_of(&mut self, number: usize) -> Option<Batch> {
+        let batches = self.batches.as_ref()?;
+        loop {
+            self.later.extend(batches.try_iter());
+            if let Some(batch) = self.later.remove(&number) {
+                return Some(batch);
+            }
+            let (read, batch) = match self.plan.read_next() {
+                Some(read) => read,
+                // All are begun: the thread has it in its hands.
+                None => batches.recv().ok()?,
+            };
+            self.later.insert(read, batch);
+        }
+    }
 }
 
 impl Drop for Reader {
@@ -116,23 +162,6 @@ impl Drop for Reader {
         drop(self.batches.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-/// Reads the files in their order, until nobody wants them.
-fn read(paths: &[PathBuf], batches: &SyncSender<Batch>) {
-    for paths in paths.chunks(BATCH) {
-        let mut batch = Batch::default();
-        for path in paths {
-            if batch.bytes.len() > BATCH_BYTES && batches.send(std::mem::take(&mut batch)).is_err() {
-                return;
-            }
-            let end = Machine::append(path, &mut batch.bytes);
-            batch.ends.push(end);
-        }
-        if batches.send(batch).is_err() {
-            return;
         }
     }
 }
@@ -180,9 +209,9 @@ mod tests {
         let mut ahead = ReadAhead::default();
         let paths = ahead.glob(&folder.path().join("*.conf")).unwrap();
         ahead.read(&paths[0]).unwrap();
-        let paths = Arc::downgrade(&ahead.reader.as_ref().unwrap().paths);
+        let plan = Arc::downgrade(&ahead.reader.as_ref().unwrap().plan);
         drop(ahead);
         // The thread had its own hold on them.
-        assert_eq!(paths.strong_count(), 0);
+        assert_eq!(plan.strong_count(), 0);
     }
 }
