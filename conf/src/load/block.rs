@@ -1,6 +1,6 @@
 //! Applying a directive to the block that it stands in.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::call::Call;
 use super::files::Site;
@@ -14,7 +14,7 @@ use crate::main_conf::EventsSet;
 use crate::syntax::Directive;
 
 /// A block that is applied when the one around it is finished.
-pub(crate) type Pending<'a> = (Rc<Site>, &'a Directive<'a>);
+pub(crate) type Pending<'a> = (Arc<Site>, &'a Directive<'a>);
 
 /// A block that directives act on.
 pub(crate) enum Target<'t, 'a> {
@@ -80,12 +80,12 @@ impl<'a> Target<'_, 'a> {
 
 impl<'a> Load<'a> {
     /// Applies all directives of a block.
-    pub(crate) fn apply_all(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>], target: &mut Target<'_, 'a>) {
+    pub(crate) fn apply_all(&mut self, site: &Arc<Site>, directives: &'a [Directive<'a>], target: &mut Target<'_, 'a>) {
         self.expand(site, directives, &mut |load, site, directive| load.apply(site, directive, target));
     }
 
     /// Applies one directive, or notes what is wrong with it.
-    pub(crate) fn apply(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>, target: &mut Target<'_, 'a>) {
+    pub(crate) fn apply(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>, target: &mut Target<'_, 'a>) {
         let context = target.context();
         let row = match directive::find(directive, context) {
             Ok(row) => row,
@@ -117,14 +117,14 @@ impl<'a> Load<'a> {
             },
             (Setter::Block(BlockKind::If), target) => match target.body() {
                 Some(body) => {
-                    body.steps.push(Step::If(Rc::clone(site), directive));
+                    body.steps.push(Step::If(Arc::clone(site), directive));
                     Ok(())
                 }
                 None => Err(call.fault("is not allowed here")),
             },
             (Setter::Block(kind), target) => match target.pending(*kind) {
                 Some(pending) => {
-                    pending.push((Rc::clone(site), directive));
+                    pending.push((Arc::clone(site), directive));
                     Ok(())
                 }
                 None => Err(call.fault("is not allowed here")),

@@ -2,7 +2,6 @@
 //! of the load around it.
 
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ pub(crate) type Groups = Box<[(u8, u16)]>;
 /// See the module.
 pub struct Call<'c, 'a> {
     pub(crate) load: &'c mut Load<'a>,
-    pub(crate) site: &'c Rc<Site>,
+    pub(crate) site: &'c Arc<Site>,
     pub(crate) directive: &'a Directive<'a>,
     pub(crate) context: Contexts,
 }

@@ -2,7 +2,6 @@
 //! under those who use it.
 
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -79,11 +78,11 @@ impl<'a> Load<'a> {
     }
 
     /// Makes the names of maps known before anything uses them, and gives the directives with their includes expanded.
-    pub(crate) fn name_maps(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>]) -> Vec<Pending<'a>> {
+    pub(crate) fn name_maps(&mut self, site: &Arc<Site>, directives: &'a [Directive<'a>]) -> Vec<Pending<'a>> {
         let mut all = Vec::new();
         let mut count: u16 = 0;
         self.expand(site, directives, &mut |load, site, directive| {
-            all.push((Rc::clone(site), directive));
+            all.push((Arc::clone(site), directive));
             if directive.name() == "map" && directive::find(directive, HTTP).is_ok() {
                 if let Some(name) = directive.words[2].text.strip_prefix('$') {
                     let name = name.to_ascii_lowercase();

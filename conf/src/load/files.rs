@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Load;
@@ -48,17 +47,17 @@ pub(crate) enum Origin {
     /// Stands for the place in the main configuration that reaches the file: the steps that lead to it.
     Reached(Vec<OrderStep>),
     /// An `include` at an offset of another.
-    Included(Rc<Site>, u32),
+    Included(Arc<Site>, u32),
 }
 
 impl Site {
-    pub(crate) fn new(file: Arc<Path>, origin: Origin) -> Rc<Self> {
-        Rc::new(Self { file, origin, depth: 0, by_pattern: false })
+    pub(crate) fn new(file: Arc<Path>, origin: Origin) -> Arc<Self> {
+        Arc::new(Self { file, origin, depth: 0, by_pattern: false })
     }
 
-    pub(crate) fn included(file: Arc<Path>, by: &Rc<Self>, offset: u32, by_pattern: bool) -> Rc<Self> {
+    pub(crate) fn included(file: Arc<Path>, by: &Arc<Self>, offset: u32, by_pattern: bool) -> Arc<Self> {
         let by_pattern = by_pattern || by.by_pattern;
-        Rc::new(Self { file, origin: Origin::Included(Rc::clone(by), offset), depth: by.depth + 1, by_pattern })
+        Arc::new(Self { file, origin: Origin::Included(Arc::clone(by), offset), depth: by.depth + 1, by_pattern })
     }
 
     /// The place of an offset of it in the fully expanded source.
@@ -105,12 +104,12 @@ impl Site {
 }
 
 /// Visits a directive of a block in the expanded order.
-pub(crate) type Visit<'v, 'a> = dyn FnMut(&mut Load<'a>, &Rc<Site>, &'a Directive<'a>) + 'v;
+pub(crate) type Visit<'v, 'a> = dyn FnMut(&mut Load<'a>, &Arc<Site>, &'a Directive<'a>) + 'v;
 
 impl<'a> Load<'a> {
     /// Calls `visit` for each directive, those of included files in the place of their `include`, which itself is
     /// visited before them.
-    pub(crate) fn expand(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>], visit: &mut Visit<'_, 'a>) {
+    pub(crate) fn expand(&mut self, site: &Arc<Site>, directives: &'a [Directive<'a>], visit: &mut Visit<'_, 'a>) {
         for directive in directives {
             visit(self, site, directive);
             if directive.name() == "include" && directive.words.len() == 2 && directive.block.is_none() {
@@ -125,9 +124,9 @@ impl<'a> Load<'a> {
     /// the expansion.
     pub(crate) fn included(
         &mut self,
-        site: &Rc<Site>,
+        site: &Arc<Site>,
         directive: &'a Directive<'a>,
-        visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Rc<Site>),
+        visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Arc<Site>),
     ) {
         let wanted = self.conf_path(directive.words[1].text);
         let by_pattern = glob::is_pattern(&wanted);
@@ -139,7 +138,7 @@ impl<'a> Load<'a> {
                     return;
                 }
             },
-            false => Rc::new([wanted]),
+            false => Arc::new([wanted]),
         };
         for path in paths.iter() {
             let spent = self.inclusions_left == 0;
@@ -168,7 +167,7 @@ impl<'a> Load<'a> {
     }
 
     /// Notes what is wrong with a file's text.
-    pub(crate) fn syntax_problems(&mut self, file: &File<'a>, site: &Rc<Site>) {
+    pub(crate) fn syntax_problems(&mut self, file: &File<'a>, site: &Arc<Site>) {
         for error in &file.tree.errors {
             self.problem(site, error.at, error.text.clone());
         }
@@ -176,32 +175,32 @@ impl<'a> Load<'a> {
 
     /// A file, read and parsed at its first use in this load.
     pub(crate) fn file(&mut self, path: &Path) -> Result<&'a File<'a>, String> {
-        if let Some(known) = self.files.get(path.as_os_str()) {
-            return known.clone();
+        if let Some(known) = self.known(|read| read.files.get(path.as_os_str()).cloned()) {
+            return known;
         }
-        let loaded = match self.source.read(path) {
+        let loaded = match self.ask().read(path) {
             Ok(content) => {
                 let text = self.texts.keep(content);
                 Ok(self.trees.keep(File { path: path.into(), tree: syntax::parse(text, self.blocks) }))
             }
             Err(error) => Err(format!("open() \"{}\" failed ({})", path.display(), os_error(&error))),
         };
-        self.files.insert(path.as_os_str().to_owned(), loaded.clone());
+        self.read.files.insert(path.as_os_str().to_owned(), loaded.clone());
         loaded
     }
 
-    fn glob(&mut self, pattern: &Path) -> Result<Rc<[PathBuf]>, String> {
-        if let Some(known) = self.globs.get(pattern) {
-            return Ok(Rc::clone(known));
+    fn glob(&mut self, pattern: &Path) -> Result<Arc<[PathBuf]>, String> {
+        if let Some(known) = self.known(|read| read.globs.get(pattern).cloned()) {
+            return Ok(known);
         }
         let mut paths = self
-            .source
+            .ask()
             .glob(pattern)
             .map_err(|error| format!("glob() \"{}\" failed ({})", pattern.display(), os_error(&error)))?;
         // The order decides default servers, so it is not left to the source.
         paths.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-        let paths: Rc<[PathBuf]> = paths.into();
-        self.globs.insert(pattern.to_owned(), Rc::clone(&paths));
+        let paths: Arc<[PathBuf]> = paths.into();
+        self.read.globs.insert(pattern.to_owned(), Arc::clone(&paths));
         Ok(paths)
     }
 

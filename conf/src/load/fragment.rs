@@ -2,7 +2,6 @@
 //! load would give them.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::block::{Pending, Target};
@@ -117,7 +116,7 @@ impl<'a> Load<'a> {
         let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts, false);
-        let files = std::mem::take(&mut self.files).into_keys().map(PathBuf::from).collect();
+        let files = std::mem::take(&mut self.read.files).into_keys().map(PathBuf::from).collect();
         Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
     }
 
@@ -150,7 +149,7 @@ impl<'a> Load<'a> {
     fn task_include(
         &mut self,
         running: &Running<'_>,
-        list: &Rc<Site>,
+        list: &Arc<Site>,
         directive: &'a Directive<'a>,
         block: &mut HttpBlock<'a>,
     ) {
@@ -173,7 +172,7 @@ impl<'a> Load<'a> {
     fn task_file(
         &mut self,
         running: &Running<'_>,
-        list: &Rc<Site>,
+        list: &Arc<Site>,
         directive: &'a Directive<'a>,
         file: &'a File<'a>,
         block: &mut HttpBlock<'a>,

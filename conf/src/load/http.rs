@@ -1,11 +1,11 @@
 //! `http {}`: its own settings first, then upstreams and maps, then the servers, which merge from them.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Load;
 use super::block::{Pending, Target, inside};
 use super::files::{MAX_INCLUSIONS, Site};
+use super::parallel::Make;
 use crate::http::map::Map;
 use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
 use crate::model::{Http, OrderKey, Reach, Vhost};
@@ -28,8 +28,17 @@ pub(crate) struct Levels {
     pub(crate) loc: Arc<LocConf>,
 }
 
+/// Makes vhosts.
+struct Vhosts<'v>(&'v Levels);
+
+impl Make<Arc<Vhost>> for Vhosts<'_> {
+    fn make<'l>(&self, load: &mut Load<'l>, (site, directive): &Pending<'l>) -> Option<Arc<Vhost>> {
+        load.vhost(site, directive, self.0).map(Arc::new)
+    }
+}
+
 impl<'a> Load<'a> {
-    pub(crate) fn http(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Http {
+    pub(crate) fn http(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) -> Http {
         self.inclusions_left = MAX_INCLUSIONS;
         let directives = self.name_maps(site, inside(directive));
         self.formats.push(log::combined());
@@ -66,8 +75,7 @@ impl<'a> Load<'a> {
             srv: Arc::new(self.http_pairs(srv.merge(&SrvConf::default()))),
             loc: Arc::new(loc.merge(&LocConf::default())),
         };
-        let vhosts: Vec<Arc<Vhost>> =
-            servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels)).map(Arc::new).collect();
+        let vhosts = self.make_all(&servers, &Vhosts(&levels));
         self.check_named(&vhosts);
         let uses = std::mem::take(&mut self.uses).into();
         self.check_vhosts(&vhosts, true);
@@ -95,6 +103,6 @@ impl<'a> Load<'a> {
 }
 
 /// The key of a block.
-pub(crate) fn key_of(site: &Rc<Site>, directive: &Directive<'_>) -> OrderKey {
+pub(crate) fn key_of(site: &Arc<Site>, directive: &Directive<'_>) -> OrderKey {
     site.key(directive.start().offset)
 }

@@ -1,6 +1,5 @@
 //! `location {}` and `if {}`: the blocks of location level, their merge and their order.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Load;
@@ -25,7 +24,7 @@ pub(crate) struct Body<'a> {
 pub(crate) enum Step<'a> {
     Op(Op),
     /// An `if`, whose block merges from the finished one around it.
-    If(Rc<Site>, &'a Directive<'a>),
+    If(Arc<Site>, &'a Directive<'a>),
 }
 
 /// What a `proxy_pass` must know about the block that it stands in.
@@ -47,7 +46,7 @@ pub(crate) struct Outer<'o> {
 }
 
 /// A location with where it stands.
-type Placed = (Arc<Location>, Rc<Site>, Position);
+type Placed = (Arc<Location>, Arc<Site>, Position);
 
 impl<'a> Load<'a> {
     /// The locations of a block, in the order in which they are searched.
@@ -64,7 +63,7 @@ impl<'a> Load<'a> {
             let location = Arc::new(location);
             match location.pattern {
                 Pattern::Exact(_) | Pattern::Prefix { .. } => {
-                    prefixes.push((location, Rc::clone(site), directive.end));
+                    prefixes.push((location, Arc::clone(site), directive.end));
                 }
                 Pattern::Regex { .. } => regexes.push(location),
                 Pattern::Named(_) => named.push(location),
@@ -84,7 +83,7 @@ impl<'a> Load<'a> {
 
     fn location(
         &mut self,
-        site: &Rc<Site>,
+        site: &Arc<Site>,
         directive: &'a Directive<'a>,
         parent: &Arc<LocConf>,
         outer: Option<Outer<'_>>,
@@ -131,7 +130,7 @@ impl<'a> Load<'a> {
 
     fn if_block(
         &mut self,
-        site: &Rc<Site>,
+        site: &Arc<Site>,
         directive: &'a Directive<'a>,
         outer: Contexts,
         conf: &Arc<LocConf>,

@@ -1,7 +1,6 @@
 //! `map {}`.
 
 use std::collections::hash_map::Entry;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Load;
@@ -16,7 +15,7 @@ use crate::template::Template;
 
 impl<'a> Load<'a> {
     /// One map.
-    pub(crate) fn map(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Map {
+    pub(crate) fn map(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) -> Map {
         let outer = std::mem::take(&mut self.uses);
         let mut map = self.map_block(site, directive);
         map.uses = std::mem::replace(&mut self.uses, outer).into();
@@ -26,7 +25,7 @@ impl<'a> Load<'a> {
         map
     }
 
-    fn map_block(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Map {
+    fn map_block(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) -> Map {
         let mut call = Call { load: self, site, directive, context: HTTP };
         let (source, name) = match head(&mut call) {
             Ok(head) => head,
@@ -64,7 +63,7 @@ fn head(call: &mut Call<'_, '_>) -> Done<(Template, Arc<str>)> {
 
 fn add<'a>(
     load: &mut Load<'a>,
-    site: &Rc<Site>,
+    site: &Arc<Site>,
     entry: &'a Directive<'a>,
     map: &mut Map,
     default: &mut Option<Template>,

@@ -16,6 +16,8 @@ mod http;
 mod location;
 mod map;
 mod number;
+mod parallel;
+mod read;
 mod server;
 mod ssl;
 mod template;
@@ -24,10 +26,7 @@ mod upstream;
 mod url;
 mod variables;
 
-use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -43,7 +42,6 @@ pub(crate) use url::{Form, Host, parse as parse_url};
 
 use crate::digest::{Canonical, Words};
 use crate::http::log::Format;
-use crate::http::ssl::Pair;
 use crate::intern::Interner;
 use crate::model::{Config, OrderKey, Use};
 use crate::problem::{Place, Problem, Problems};
@@ -51,6 +49,7 @@ use crate::source::Source;
 use crate::syntax::{self, Position};
 use arena::Arena;
 use files::{File, Origin, Site};
+use read::Read;
 
 /// What the command line says about a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,17 +88,13 @@ pub(crate) struct Load<'a> {
     texts: &'a Arena<Arc<[u8]>>,
     trees: &'a Arena<File<'a>>,
     blocks: &'a syntax::Arena,
-    /// By path as bytes, which is how paths are compared here: by component costs several times as much.
-    files: FxHashMap<OsString, Result<&'a File<'a>, String>>,
-    globs: FxHashMap<PathBuf, Rc<[PathBuf]>>,
-    /// What [`Source::secret`] gave, or why not.
-    secrets: FxHashMap<PathBuf, Result<Arc<[u8]>, String>>,
-    /// By the paths of certificate and key.
-    pairs: FxHashMap<(PathBuf, PathBuf), Arc<Pair>>,
+    read: Read<'a>,
+    /// What the load has read that this one works for, if it is one of [`parallel`]'s.
+    around: Option<&'a Read<'a>>,
+    /// Whether something was needed that is not known, or that depends on what other blocks have said.
+    wants_more: bool,
     /// The sizes of `ssl_session_cache`s.
     session_caches: FxHashMap<Arc<str>, u64>,
-    /// What names led to, each asked for once: no two upstreams of a load see another answer.
-    hosts: FxHashMap<String, Vec<IpAddr>>,
     /// How many inclusions the pass may still make.
     inclusions_left: usize,
     problems: Vec<(OrderKey, Problem)>,
@@ -141,11 +136,9 @@ impl<'a> Load<'a> {
             texts: &room.texts,
             trees: &room.files,
             blocks: &room.blocks,
-            files: FxHashMap::default(),
-            globs: FxHashMap::default(),
-            hosts: FxHashMap::default(),
-            secrets: FxHashMap::default(),
-            pairs: FxHashMap::default(),
+            read: Read::default(),
+            around: None,
+            wants_more: false,
             session_caches: FxHashMap::default(),
             inclusions_left: files::MAX_INCLUSIONS,
             problems: Vec::new(),
@@ -165,7 +158,7 @@ impl<'a> Load<'a> {
     }
 
     /// Notes a problem. On the command line it says so itself, as nginx does.
-    pub(crate) fn problem(&mut self, site: &Rc<Site>, at: Position, text: impl Into<String>) {
+    pub(crate) fn problem(&mut self, site: &Arc<Site>, at: Position, text: impl Into<String>) {
         let mut text = text.into();
         if let Origin::Globals = site.origin {
             text += " in command line";
@@ -173,7 +166,7 @@ impl<'a> Load<'a> {
         self.problems.push((site.key(at.offset), Problem { text, place: site.place(at) }));
     }
 
-    pub(crate) fn warning(&mut self, site: &Rc<Site>, at: Position, text: String) {
+    pub(crate) fn warning(&mut self, site: &Arc<Site>, at: Position, text: String) {
         self.warnings.push((site.key(at.offset), Problem { text, place: site.place(at) }));
     }
 

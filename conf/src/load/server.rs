@@ -1,6 +1,5 @@
 //! `server {}`: one vhost.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Load;
@@ -37,7 +36,7 @@ pub(crate) struct ServerBlock<'a> {
 
 impl<'a> Load<'a> {
     /// One vhost; `None` if it cannot be walked (the problem is noted).
-    pub(crate) fn vhost(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>, levels: &Levels) -> Option<Vhost> {
+    pub(crate) fn vhost(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>, levels: &Levels) -> Option<Vhost> {
         let directives = inside(directive);
         self.vhost = Some(VhostScope::default());
         // Two passes: the survey and the application.
@@ -93,7 +92,7 @@ impl<'a> Load<'a> {
     }
 
     /// Walks a vhost's directives before they are applied: what it sets and says. False if it is too deep.
-    fn survey(&mut self, site: &Rc<Site>, directives: &'a [Directive<'a>], depth: usize, words: &mut Words) -> bool {
+    fn survey(&mut self, site: &Arc<Site>, directives: &'a [Directive<'a>], depth: usize, words: &mut Words) -> bool {
         let mut shallow = depth <= MAX_DEPTH;
         if shallow {
             self.expand(site, directives, &mut |load, site, directive| {
@@ -116,7 +115,7 @@ impl<'a> Load<'a> {
     }
 
     /// The digest of an upstream's block.
-    pub(crate) fn block_digest(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) -> Digest {
+    pub(crate) fn block_digest(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) -> Digest {
         let mut words = self.words();
         directive.words.iter().for_each(|word| words.word(word.text));
         self.expand(site, inside(directive), &mut |_, _, directive| {

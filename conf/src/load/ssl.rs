@@ -14,16 +14,18 @@ use crate::model::Vhost;
 impl Load<'_> {
     /// A file whose content is never shown, read once in a load.
     pub(crate) fn secret(&mut self, path: &Path) -> Result<Arc<[u8]>, String> {
-        if let Some(known) = self.secrets.get(path) {
-            return known.clone();
+        if let Some(known) = self.known(|read| read.secrets.get(path).cloned()) {
+            return known;
         }
-        let content = self.source.secret(path).map_err(|error| os_error(&error));
-        self.secrets.insert(path.to_owned(), content.clone());
+        let content = self.ask().secret(path).map_err(|error| os_error(&error));
+        self.read.secrets.insert(path.to_owned(), content.clone());
         content
     }
 
     /// One zone has one size.
     pub(crate) fn session_cache(&mut self, name: &Arc<str>, bytes: u64) -> Result<(), String> {
+        // Which size is the first one depends on who comes first.
+        self.wants_more = true;
         let known = *self.session_caches.entry(Arc::clone(name)).or_insert(bytes);
         if known == bytes {
             return Ok(());
@@ -74,15 +76,15 @@ impl Load<'_> {
 
     fn pair<'n>(&mut self, certificate: &'n Named, key: &'n Named) -> Result<Arc<Pair>, (&'n Named, String)> {
         let both = (certificate.path.clone(), key.path.clone());
-        if let Some(known) = self.pairs.get(&both) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.known(|read| read.pairs.get(&both).cloned()) {
+            return Ok(known);
         }
         let cannot =
             |what: &str, named: &Named, why: String| format!("cannot load {what} \"{}\": {why}", named.path.display());
-        let chain = self.source.secret(&certificate.path);
+        let chain = self.ask().secret(&certificate.path);
         let chain =
             chain.map_err(|error| (certificate, cannot("certificate", certificate, not_read(certificate, &error))))?;
-        let secret = self.source.secret(&key.path);
+        let secret = self.ask().secret(&key.path);
         let secret = secret.map_err(|error| (key, cannot("certificate key", key, not_read(key, &error))))?;
         let pair = self.interner.pair(&chain, &secret).map_err(|invalid| match invalid {
             InvalidPair::Certificate(why) => (
@@ -102,7 +104,7 @@ impl Load<'_> {
                 ),
             ),
         })?;
-        self.pairs.insert(both, Arc::clone(&pair));
+        self.read.pairs.insert(both, Arc::clone(&pair));
         Ok(pair)
     }
 

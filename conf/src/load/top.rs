@@ -1,6 +1,5 @@
 //! The main level: `-g`, the main configuration file, `events` and `http`.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::block::{Pending, Target, inside};
@@ -58,7 +57,7 @@ impl<'a> Load<'a> {
     }
 
     /// Enters a directive and its block into [`Config::outside`]; what it includes is visited for itself.
-    pub(crate) fn note_outside(&mut self, site: &Rc<Site>, directive: &'a Directive<'a>) {
+    pub(crate) fn note_outside(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) {
         match &directive.block {
             _ if directive.name() == "include" || self.outside.is_full() => {}
             None => self.outside.line(directive.words),
@@ -97,10 +96,10 @@ impl<'a> Load<'a> {
     }
 
     /// The first of blocks of which there may be only one.
-    fn only_one(&mut self, blocks: &[Pending<'a>]) -> Option<(Rc<Site>, &'a Directive<'a>)> {
+    fn only_one(&mut self, blocks: &[Pending<'a>]) -> Option<(Arc<Site>, &'a Directive<'a>)> {
         for (site, directive) in blocks.iter().skip(1) {
             self.problem(site, directive.end, format!("\"{}\" directive is duplicate", directive.name()));
         }
-        blocks.first().map(|(site, directive)| (Rc::clone(site), *directive))
+        blocks.first().map(|(site, directive)| (Arc::clone(site), *directive))
     }
 }

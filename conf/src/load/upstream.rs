@@ -1,5 +1,6 @@
 //! `upstream {}`, and which upstream a `proxy_pass` means.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -9,6 +10,7 @@ use super::block::{Pending, Target, inside};
 use super::call::Call;
 use super::fragment::KnownUpstream;
 use super::http::key_of;
+use super::parallel::Make;
 use super::url::{Host, Url};
 use crate::digest::Digest;
 use crate::directive::{Done, HTTP};
@@ -27,9 +29,9 @@ pub struct UpstreamSet {
 /// The upstreams that a `proxy_pass` may name.
 pub(crate) struct Known<'a> {
     /// Those of this load; names have no case.
-    own: FxHashMap<String, Arc<str>>,
+    pub(super) own: FxHashMap<String, Arc<str>>,
     /// Those of the configuration that a fragment joins.
-    outside: Option<&'a KnownUpstream<'a>>,
+    pub(super) outside: Option<&'a KnownUpstream<'a>>,
 }
 
 impl<'a> Known<'a> {
@@ -38,22 +40,43 @@ impl<'a> Known<'a> {
     }
 }
 
+/// Makes upstreams.
+struct Upstreams;
+
+impl Make<Arc<Upstream>> for Upstreams {
+    fn make<'l>(&self, load: &mut Load<'l>, block: &Pending<'l>) -> Option<Arc<Upstream>> {
+        load.upstream(block)
+    }
+}
+
 impl<'a> Load<'a> {
     /// All upstreams of `http`.
     pub(crate) fn upstreams(&mut self, pending: &[Pending<'a>]) -> Vec<Arc<Upstream>> {
-        pending.iter().filter_map(|pending| self.upstream(pending)).collect()
+        let mut named = Vec::with_capacity(pending.len());
+        named.extend(pending.iter().filter(|pending| self.name_upstream(pending)).cloned());
+        self.make_all(&named, &Upstreams)
     }
 
-    fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Arc<Upstream>> {
-        let call = &mut Call { load: self, site, directive, context: HTTP };
-        let name: Arc<str> = call.arg(1).into();
-        let lower = name.to_ascii_lowercase();
-        if self.upstreams.own.contains_key(&lower) {
+    /// Makes an upstream's name known; false when another one has it.
+    fn name_upstream(&mut self, (site, directive): &Pending<'a>) -> bool {
+        let name = Call { load: self, site, directive, context: HTTP }.arg(1);
+        let is_new = match self.upstreams.own.entry(name.to_ascii_lowercase()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(name.into());
+                true
+            }
+        };
+        if !is_new {
             self.problem(site, directive.end, format!("duplicate upstream \"{name}\""));
-            return None;
         }
-        self.upstreams.own.insert(lower, Arc::clone(&name));
+        is_new
+    }
 
+    /// One whose name is known.
+    fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Arc<Upstream>> {
+        let name = Call { load: self, site, directive, context: HTTP }.arg(1);
+        let name = self.named_upstream(name)?;
         let problems = self.problems.len();
         let mut set = UpstreamSet::default();
         self.apply_all(site, inside(directive), &mut Target::Upstream(&mut set));

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Load, number};
 use crate::model::ListenAddr;
@@ -168,11 +169,12 @@ impl Load<'_> {
         if is_number(name) {
             return Err("host not found");
         }
-        if !self.hosts.contains_key(name) {
-            let found = self.source.resolve(name).unwrap_or_default();
-            self.hosts.insert(name.to_owned(), found);
-        }
-        match &self.hosts[name] {
+        let found = self.known(|read| read.hosts.get(name).cloned()).unwrap_or_else(|| {
+            let found: Arc<[IpAddr]> = self.ask().resolve(name).unwrap_or_default().into();
+            self.read.hosts.insert(name.to_owned(), Arc::clone(&found));
+            found
+        });
+        match found {
             found if found.is_empty() => Err("host not found"),
             found => Ok(found.iter().map(|ip| ListenAddr::Inet(SocketAddr::new(*ip, url.port))).collect()),
         }

@@ -4,7 +4,6 @@
 //! can use only its own, and what `http` uses ([`Variable::Named`]) is looked up in the vhost of the request. So a vhost
 //! can be changed without looking at the others.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -23,14 +22,14 @@ use crate::variable::{Builtin, Variable};
 /// Where a variable is used.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'u> {
-    pub(crate) site: &'u Rc<Site>,
+    pub(crate) site: &'u Arc<Site>,
     pub(crate) at: Position,
 }
 
 /// A variable that `http` uses without setting it.
 pub(crate) struct NamedUse {
     pub(crate) name: Arc<str>,
-    pub(crate) site: Rc<Site>,
+    pub(crate) site: Arc<Site>,
     pub(crate) at: Position,
 }
 
@@ -43,7 +42,7 @@ pub(crate) struct VhostScope {
     /// By slot: whether anything sets it.
     defined: Vec<bool>,
     /// Uses of slots that nothing had set yet.
-    open_uses: Vec<(u16, Rc<Site>, Position)>,
+    open_uses: Vec<(u16, Arc<Site>, Position)>,
     /// The upstreams that it passes to.
     pub(crate) upstreams: Vec<UpstreamRef>,
     /// What it uses of `http`.
@@ -135,11 +134,11 @@ impl<'a> Load<'a> {
         match &mut self.vhost {
             Some(vhost) => {
                 let slot = vhost.slot(&name)?;
-                vhost.open_uses.push((slot, Rc::clone(used.site), used.at));
+                vhost.open_uses.push((slot, Arc::clone(used.site), used.at));
                 Ok(Variable::Slot(slot))
             }
             None => {
-                self.named.push(NamedUse { name: Arc::clone(&name), site: Rc::clone(used.site), at: used.at });
+                self.named.push(NamedUse { name: Arc::clone(&name), site: Arc::clone(used.site), at: used.at });
                 self.note(Use::Named(Arc::clone(&name)));
                 Ok(Variable::Named(name))
             }
