@@ -4,14 +4,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dysvr_tests::bench::installed;
 use dysvr_tests::http::{Framing, read_body, read_head};
 use dysvr_tests::origin::Origin;
 use dysvr_tests::prefix::{MainConf, Prefix};
-use dysvr_tests::proxy::{self, Proxy};
+use dysvr_tests::proxy::{self, LIMIT, Proxy};
 
 const VHOSTS: &str = include_str!("../fixtures/differential/vhosts.conf");
 
@@ -66,7 +65,7 @@ impl Pair {
 /// Sends bytes on a connection of its own and gives all answers, until the connection is closed.
 fn exchange(addr: SocketAddr, bytes: &str) -> Result<String> {
     let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(Duration::from_millis(1500)))?;
+    stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(bytes.as_bytes())?;
     let mut all = Vec::new();
     // An answer that stays open, or is reset after it, is an answer.
