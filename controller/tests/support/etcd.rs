@@ -70,8 +70,7 @@ impl Etcd {
 
     /// Stops or continues its process.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        super::signal(self.child.id(), name);
     }
 }
 

@@ -33,8 +33,7 @@ impl Process {
 
     /// TERM, and the exit status.
     pub async fn term(mut self) -> i32 {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        super::signal(self.child.id(), "TERM");
         let began = std::time::Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -47,8 +46,7 @@ impl Process {
 
     /// Stops or continues it.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        super::signal(self.child.id(), name);
     }
 
     fn end(&mut self) {
