@@ -183,7 +183,6 @@ fn left_behind(node: &Node, lines: &[TaskLine]) {
     fs::create_dir_all(&state).unwrap();
     let name = FileName::new("auto_vhost/a.conf").unwrap();
     let content = node.vhost(11, "a.test", "one");
-    undo::keep(&state, &node.path("conf"), [&name].into_iter()).unwrap();
     let (mut journal, mut ledger, _) = Journal::open(&state).unwrap();
     let begun = Begun {
         id: "hand-x".into(),
@@ -191,6 +190,7 @@ fn left_behind(node: &Node, lines: &[TaskLine]) {
         tasks: vec![TaskId(1)],
         reload: None,
         changes: [(name.clone(), Some(ContentDigest::of(content.as_bytes())))].into(),
+        former: undo::keep(&state, &node.path("conf"), [&name].into_iter()).unwrap().in_journal,
         touched: false,
         reverting: None,
     };

@@ -15,9 +15,13 @@ pub fn of_content(content: &[u8]) -> Digest {
 /// The digest of a whole set: name (relative to the configuration's directory) → digest of its content. Equal sets
 /// have equal digests whatever order they were built in; the empty set has one too.
 pub fn of_files<N: AsRef<str> + Ord>(files: &BTreeMap<N, Digest>) -> Digest {
+    of_files_in_order(files.iter().map(|(name, digest)| (name.as_ref(), *digest)))
+}
+
+/// The same of files that come in the order of their names.
+pub fn of_files_in_order<'n>(files: impl Iterator<Item = (&'n str, Digest)>) -> Digest {
     let mut hash = Sha256::new();
     for (name, content) in files {
-        let name = name.as_ref();
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);
         hash.update(content);

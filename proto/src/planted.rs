@@ -22,6 +22,8 @@ macro_rules! bugs {
 bugs! {
     /// A file is renamed into place before its content is on the disk.
     SkipFsync = "skip_fsync",
+    /// A task is done before the names of its files are on the disk.
+    NamesUnsynced = "names_unsynced",
     /// A file is written where it stands.
     WriteInPlace = "write_in_place",
     /// An entry of the journal counts before it is on the disk.

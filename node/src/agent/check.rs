@@ -7,7 +7,7 @@ use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
 use super::ledger::{FileChanges, Ledger, Served};
-use super::managed::{ContentDigest, FileName, Manifest};
+use super::managed::{self, ContentDigest, FileName, Manifest};
 use super::order::{Order, Origin, Step};
 use super::report::Report;
 
@@ -135,16 +135,15 @@ fn after<'a>(order: &'a Order, step: &Step, disk: &'a Manifest) -> BTreeMap<&'a 
     let mut files: BTreeMap<&FileName, Digest> = if step.whole {
         BTreeMap::new()
     } else {
-        disk.0.iter().filter(|(name, _)| !order.remove.contains(*name)).map(|(name, digest)| (name, digest.0)).collect()
+        disk.digests_in_order().filter(|(name, _)| !order.remove.contains(*name)).collect()
     };
     files.extend(order.write.iter().map(|(name, content)| (name, digest::of_content(content))));
     files
 }
 
 fn changes(before: &Manifest, after: &BTreeMap<&FileName, Digest>) -> FileChanges {
-    let gone = before.0.keys().filter(|name| !after.contains_key(name)).map(|name| (name.clone(), None));
-    let new = after.iter().filter(|(name, digest)| before.0.get::<FileName>(name).map(|d| &d.0) != Some(*digest));
-    gone.chain(new.map(|(name, digest)| ((*name).clone(), Some(ContentDigest(*digest))))).collect()
+    let after = after.iter().map(|(name, digest)| (*name, *digest));
+    managed::changes(before.digests_in_order(), after).map(|(name, digest)| (name.clone(), digest)).collect()
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! The managed files on disk: what there is, kept up to date with what changes, and the writing of new ones.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use dysvr_conf::http::ssl::holds_key;
+use dysvr_proto::digest::Digest;
+use dysvr_proto::planted::{Bug, planted};
 
 use super::ledger::FileChanges;
 use super::managed::{ContentDigest, DIRECTORIES, FileName, Manifest};
 use super::order::Order;
-use crate::task::file::{Durability, sync_parent, write_whole_as};
+use crate::task::file::{Beside, sync_parent};
 
 /// Up to so many files are synced one by one; above, the file system as a whole.
 const SYNC_EACH: usize = 16;
@@ -25,17 +28,25 @@ pub struct Disk {
     conf_dir: PathBuf,
     manifest: Manifest,
     stamps: BTreeMap<FileName, Stamp>,
+    /// Of the manifest, once it was asked for.
+    digest: OnceCell<Digest>,
 }
 
 impl Disk {
     /// Of a configuration's directory; nothing is read yet.
     pub fn new(conf_dir: &Path) -> Self {
-        Self { conf_dir: conf_dir.to_owned(), manifest: Manifest::default(), stamps: BTreeMap::new() }
+        let (manifest, stamps) = (Manifest::default(), BTreeMap::new());
+        Self { conf_dir: conf_dir.to_owned(), manifest, stamps, digest: OnceCell::new() }
     }
 
     /// What there was when it was last looked at.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The digest of that.
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| self.manifest.digest())
     }
 
     /// Looks at all: everything in the managed directories, and `others` (the files that tasks have named).
@@ -64,6 +75,7 @@ impl Disk {
             if stamp == self.stamps.get(name).copied() {
                 continue;
             }
+            self.digest.take();
             match stamp {
                 Some(stamp) => {
                     let digest = match fs::read(&path) {
@@ -83,31 +95,94 @@ impl Disk {
         Ok(changed)
     }
 
-    /// Writes what an order changes, and makes it durable. On an error some files may be written: the caller undoes.
-    pub fn write(&mut self, order: &Order, changes: &FileChanges) -> io::Result<()> {
-        let durability = if changes.len() > SYNC_EACH { Durability::Visible } else { Durability::Synced };
-        let described = |name: &FileName, e: io::Error| io::Error::new(e.kind(), format!("{name}: {e}"));
-        for (name, digest) in changes {
+    /// Writes the contents that an order brings beside the files that they are for, and makes them durable, so that a file
+    /// never has a name before it has its content. Of `all` that the task leaves, what stands there already (changed by
+    /// hand) is made durable too. No managed file is changed.
+    pub fn stage(&self, order: &Order, disk: &FileChanges, all: &FileChanges) -> io::Result<Staged> {
+        let mut staged = Staged::default();
+        for (name, digest) in disk {
             let path = name.path(&self.conf_dir);
             match (digest, order.write.get(name)) {
                 (Some(_), Some(content)) => {
-                    if let Some(parent) = path.parent() {
-                        fs::create_dir_all(parent).map_err(|e| described(name, e))?;
-                    }
                     let mode = if holds_key(content) { 0o600 } else { 0o644 };
-                    write_whole_as(&path, content, mode, durability).map_err(|e| described(name, e))?;
+                    let written = path.parent().map_or(Ok(()), create_dirs);
+                    let written = written.and_then(|()| Beside::write(&path, content, mode));
+                    staged.contents.push((name.clone(), written.map_err(|e| described(name, e))?));
                 }
-                _ => match fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(described(name, e)),
-                    _ if durability == Durability::Synced => sync_parent(&path).map_err(|e| described(name, e))?,
-                    _ => {}
-                },
+                _ => staged.gone.push(name.clone()),
             }
         }
-        if durability == Durability::Visible {
-            nix::unistd::syncfs(fs::File::open(&self.conf_dir)?)?;
+        let standing = all.iter().filter(|(name, digest)| digest.is_some() && !disk.contains_key(*name));
+        let standing: Vec<&FileName> = standing.map(|(name, _)| name).collect();
+        if staged.contents.len() + standing.len() > SYNC_EACH {
+            nix::unistd::syncfs(File::open(&self.conf_dir)?)?;
+            return Ok(staged);
         }
-        self.refresh(changes.keys()).map(drop)
+        for (name, content) in &staged.contents {
+            content.sync().map_err(|e| described(name, e))?;
+        }
+        for name in standing {
+            sync_if_there(&name.path(&self.conf_dir)).map_err(|e| described(name, e))?;
+        }
+        Ok(staged)
+    }
+
+    /// Gives the contents their names and removes what goes. On an error some of it may be done: the caller undoes.
+    pub fn place(&self, staged: Staged) -> io::Result<()> {
+        for (name, content) in staged.contents {
+            content.place().map_err(|e| described(&name, e))?;
+        }
+        for name in staged.gone {
+            match fs::remove_file(name.path(&self.conf_dir)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(described(&name, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable which files there are, and looks at them: the verdict's report has not to wait for what they are.
+    pub fn settle<'n>(&mut self, names: impl Iterator<Item = &'n FileName> + Clone) -> io::Result<()> {
+        let paths = names.clone().map(|name| name.path(&self.conf_dir));
+        let directories: BTreeSet<PathBuf> = paths.filter_map(|path| path.parent().map(Path::to_owned)).collect();
+        if !planted(Bug::NamesUnsynced) {
+            directories.iter().try_for_each(|directory| sync_if_there(directory))?;
+        }
+        self.refresh(names)?;
+        self.digest();
+        Ok(())
+    }
+}
+
+/// What waits for its names, and what is to go.
+#[derive(Debug, Default)]
+pub struct Staged {
+    contents: Vec<(FileName, Beside)>,
+    gone: Vec<FileName>,
+}
+
+fn described(name: &FileName, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{name}: {e}"))
+}
+
+/// What is not there has nothing to be made durable.
+fn sync_if_there(path: &Path) -> io::Result<()> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Directories that are as durable as what will lie in them.
+fn create_dirs(dir: &Path) -> io::Result<()> {
+    match (fs::create_dir(dir), dir.parent()) {
+        (Ok(()), _) => sync_parent(dir),
+        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            create_dirs(parent)?;
+            create_dirs(dir)
+        }
+        (Err(e), _) => Err(e),
     }
 }
 
@@ -143,10 +218,16 @@ mod tests {
     use super::super::order::Origin;
     use super::*;
     use crate::task::Kind;
-    use crate::task::file::write_whole;
+    use crate::task::file::{Durability, write_whole};
 
     fn name(text: &str) -> FileName {
         FileName::new(text).unwrap()
+    }
+
+    fn write(disk: &mut Disk, order: &Order, changes: &FileChanges) {
+        let staged = disk.stage(order, changes, changes).unwrap();
+        disk.place(staged).unwrap();
+        disk.settle(changes.keys()).unwrap();
     }
 
     #[test]
@@ -187,7 +268,10 @@ mod tests {
         fs::create_dir(dir.path().join("auto_vhost")).unwrap();
         fs::write(gone.path(dir.path()), "G").unwrap();
         disk.refresh_all([].iter()).unwrap();
-        disk.write(&order, &changes).unwrap();
+        let staged = disk.stage(&order, &changes, &changes).unwrap();
+        assert!(gone.path(dir.path()).exists() && !new.path(dir.path()).exists(), "nothing is changed yet");
+        disk.place(staged).unwrap();
+        disk.settle(changes.keys()).unwrap();
         assert_eq!(disk.manifest().0, [(new.clone(), ContentDigest::of(b"N"))].into());
         assert_eq!(fs::read(new.path(dir.path())).unwrap(), b"N");
 
@@ -195,13 +279,16 @@ mod tests {
         let content = b"-----BEGIN PRIVATE KEY-----\n".to_vec();
         let changes = FileChanges::from([(key.clone(), Some(ContentDigest::of(&content)))]);
         let secret = Order { write: [(key.clone(), content)].into(), ..order.clone() };
-        disk.write(&secret, &changes).unwrap();
+        write(&mut disk, &secret, &changes);
         assert_eq!(fs::metadata(key.path(dir.path())).unwrap().mode() & 0o777, 0o600);
 
         let many: FileChanges =
             (0..40).map(|i| (name(&format!("auto_vhost/{i}.conf")), Some(ContentDigest::of(b"M")))).collect();
         let order = Order { write: many.keys().map(|name| (name.clone(), b"M".to_vec())).collect(), ..order };
-        disk.write(&order, &many).unwrap();
+        write(&mut disk, &order, &many);
         assert_eq!(disk.manifest().0.len(), 42);
+        // What is staged and not placed leaves nothing behind.
+        drop(disk.stage(&order, &many, &many).unwrap());
+        assert_eq!(fs::read_dir(dir.path().join("auto_vhost")).unwrap().count(), 41);
     }
 }

@@ -1,4 +1,6 @@
-//! The agent's hands: everything that the machine wants done to files and processes, without waiting for anything.
+//! The agent's hands: everything that the machine wants done to files and processes, without waiting for anything but the disk.
+
+mod files;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::check::check;
-use super::disk::Disk;
+use super::disk::{Disk, Staged};
 use super::index::Index;
 use super::journal::Journal;
 use super::ledger::{Entry, FileChanges, Ledger};
@@ -22,7 +24,7 @@ use super::report::{Observed, ProxySeen};
 use super::rule::{self, UnitChanges};
 use super::state::{Effect, Input, Standing, Wake};
 use super::verify;
-use super::{memory, tasks, undo};
+use super::{memory, tasks};
 use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::pidfd::PidFd;
 use crate::os::signal;
@@ -45,6 +47,10 @@ pub struct Hands {
     index: Option<Index>,
     /// What the task under way makes of the index.
     units: Option<UnitChanges>,
+    /// The contents of the task under way, until they get their names.
+    staged: Staged,
+    /// The files that it replaces, held open until nobody waits.
+    replaced: Vec<File>,
     lock: Option<Flock<File>>,
     /// The master that was signalled last.
     master: Option<PidFd>,
@@ -80,6 +86,8 @@ impl Hands {
             disk,
             index: None,
             units: None,
+            staged: Staged::default(),
+            replaced: Vec::new(),
             lock: Some(lock),
             master: None,
         };
@@ -187,7 +195,7 @@ impl Hands {
         Observed {
             revision: self.ledger.revision,
             epoch: self.ledger.epoch,
-            digest: self.disk.manifest().digest(),
+            digest: self.disk.digest(),
             drifted: self.ledger.files.differing(self.disk.manifest()),
             proxy: ProxySeen {
                 master,
@@ -207,13 +215,10 @@ impl Hands {
             Effect::Check(order) => Input::Checked(self.check(order)),
             Effect::Plan { order, disk, reload } => Input::Planned(self.plan(order, disk, reload.clone())),
             Effect::Guard => Input::Guarded(self.guard()),
-            Effect::Begin { begun, keep } => Input::Began(self.begin(begun, *keep)),
-            Effect::Write { order, disk, lines } => {
-                let files = order.as_ref().map_or(Ok(()), |order| self.disk.write(order, disk));
-                let lines = if lines.is_empty() { Ok(()) } else { tasks::write(&self.settings.task_file, lines) };
-                Input::Written(files.and(lines).map_err(|e| format!("disk: {e}")))
-            }
+            Effect::Begin { begun, stage } => Input::Began(self.begin(begun.clone(), stage.as_ref())),
+            Effect::Write { lines } => Input::Written(self.write(lines).map_err(|e| format!("disk: {e}"))),
             Effect::Signal(wake) => Input::Signalled(self.signal(*wake)),
+            Effect::Settle { changes, found } => Input::Settled(self.settle(changes, *found)),
             Effect::Look => Input::Looked(self.look()),
             Effect::Withdraw { tasks, reason } => {
                 Input::Withdrawn(tasks::withdraw(&self.settings.task_file, tasks, reason))
@@ -227,6 +232,8 @@ impl Hands {
                 self.lock = None;
                 self.master = None;
                 self.units = None;
+                self.staged = Staged::default();
+                self.replaced.clear();
                 return None;
             }
             Effect::Test | Effect::Report(_) | Effect::Exit => return None,
@@ -285,15 +292,6 @@ impl Hands {
         memory::guard(&text)
     }
 
-    fn begin(&mut self, begun: &super::ledger::Begun, keep: bool) -> Result<(), String> {
-        if keep {
-            let kept = undo::keep(&self.layout.state, self.layout.conf_dir(), begun.changes.keys());
-            kept.map_err(|e| format!("disk: the former contents could not be kept: {e}"))?;
-        }
-        let appended = self.journal.append(&mut self.ledger, Entry::Begin(begun.clone()));
-        appended.map_err(|e| format!("disk: the journal could not be written: {e}"))
-    }
-
     fn signal(&mut self, wake: Wake) -> Result<(), String> {
         let process = pid_file::master(&self.settings.pid_file).map_err(|e| e.to_string())?;
         let number = match wake {
@@ -307,12 +305,6 @@ impl Hands {
         Ok(())
     }
 
-    fn undo(&mut self) -> Result<(), String> {
-        let names = undo::restore(&self.layout.state, self.layout.conf_dir()).map_err(|e| e.to_string())?;
-        self.disk.refresh(names.iter()).map_err(|e| e.to_string())?;
-        Ok(())
-    }
-
     fn record(&mut self, entry: Entry) {
         let done = match &entry {
             Entry::End { report, .. } => Some(report.status == dysvr_proto::status::Status::Done),
@@ -320,7 +312,7 @@ impl Hands {
         };
         if let Err(e) = self.journal.append(&mut self.ledger, entry.clone()) {
             // What was done is done; a restart finds the task in flight and its verdict in the task file.
-            tracing::error!(error = %e, "the journal could not be written");
+            tracing::error!(error = %e, "a verdict is not on the disk");
             self.ledger.apply(entry);
         }
         match (done, self.units.take(), &mut self.index) {

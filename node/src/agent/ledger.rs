@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::managed::{ContentDigest, FileName, Manifest};
 use super::report::Report;
+use super::undo::Former;
 
 /// Recorded answers that are kept. A controller repeats a task soon or never; each answer is below a kilobyte.
 const MAX_ANSWERS: usize = 64;
@@ -71,8 +72,11 @@ pub struct Begun {
     pub tasks: Vec<TaskId>,
     /// Why it goes by reload; `None` in place.
     pub reload: Option<String>,
-    /// What becomes of files. The former contents lie in the undo file.
+    /// What becomes of files.
     pub changes: FileChanges,
+    /// What the files were; `None` when that lies in the undo file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Vec<Former>>,
     /// A line of an earlier way of it took effect.
     pub touched: bool,
     /// It has failed with this reason after something may have taken effect: the files are restored, then the proxy

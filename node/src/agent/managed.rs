@@ -1,6 +1,7 @@
 //! The managed files: those below the configuration's directory that tasks write. Their names, and their digests.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -166,18 +167,47 @@ pub struct Manifest(pub BTreeMap<FileName, ContentDigest>);
 impl Manifest {
     /// The digest of the whole set, as controllers compute it.
     pub fn digest(&self) -> Digest {
-        let files: BTreeMap<&str, Digest> = self.0.iter().map(|(name, digest)| (name.as_str(), digest.0)).collect();
-        digest::of_files(&files)
+        digest::of_files_in_order(self.digests_in_order().map(|(name, digest)| (name.as_str(), digest)))
     }
 
     /// The names in which two sets differ, sorted.
     pub fn differing(&self, other: &Self) -> Vec<FileName> {
-        let gone = self.0.keys().filter(|name| !other.0.contains_key(*name));
-        let new_or_changed = other.0.iter().filter(|(name, digest)| self.0.get(*name) != Some(digest)).map(|(n, _)| n);
-        let mut names: Vec<FileName> = gone.chain(new_or_changed).cloned().collect();
-        names.sort();
-        names
+        changes(self.digests_in_order(), other.digests_in_order()).map(|(name, _)| name.clone()).collect()
     }
+
+    /// The files in the order of their names, with bare digests.
+    pub fn digests_in_order(&self) -> impl Iterator<Item = (&FileName, Digest)> {
+        self.0.iter().map(|(name, digest)| (name, digest.0))
+    }
+}
+
+/// What must happen to one set of files to make it another one: names with their new digest, or `None` for one that goes.
+/// Both in the order of names, so that one walk through both does: it is made for each task, on all files of the node.
+pub fn changes<'m>(
+    before: impl Iterator<Item = (&'m FileName, Digest)>,
+    after: impl Iterator<Item = (&'m FileName, Digest)>,
+) -> impl Iterator<Item = (&'m FileName, Option<ContentDigest>)> {
+    let (mut before, mut after) = (before.peekable(), after.peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (Some((was, _)), Some((is, _))) => was.cmp(is),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return None,
+            };
+            match order {
+                Ordering::Less => return before.next().map(|(name, _)| (name, None)),
+                Ordering::Greater => return after.next().map(|(name, digest)| (name, Some(ContentDigest(digest)))),
+                Ordering::Equal => {
+                    let (was, is) = (before.next()?, after.next()?);
+                    if was.1 != is.1 {
+                        return Some((is.0, Some(ContentDigest(is.1))));
+                    }
+                }
+            }
+        }
+    })
 }
 
 #[cfg(test)]

@@ -109,7 +109,12 @@ impl Agent {
             }
             tokio::select! {
                 outcome = self.driver.next() => match outcome? {
-                    Outcome::Report(report) => self.report(&report),
+                    Outcome::Report(report) => {
+                        self.report(&report);
+                        // On the wire before what is left to do behind a verdict.
+                        tokio::task::yield_now().await;
+                        log(&report);
+                    }
                     Outcome::Changed => {
                         self.supervisor.pid_file_changed();
                         self.news();
@@ -133,7 +138,10 @@ impl Agent {
         self.driver.stop();
         loop {
             match self.driver.next().await? {
-                Outcome::Report(report) => self.report(&report),
+                Outcome::Report(report) => {
+                    self.report(&report);
+                    log(&report);
+                }
                 Outcome::Changed => {}
                 Outcome::Exit => break,
             }
@@ -208,7 +216,6 @@ impl Agent {
     }
 
     fn report(&mut self, report: &Report) {
-        log(report);
         if report.status.is_final() {
             let observed = self.driver.hands.observed();
             self.send(wire::from_node::Kind::Report(report.to_wire(Some(&observed))));

@@ -1,16 +1,23 @@
 //! The life of a task, as a pure machine: what has happened comes in with the time, what must be done comes out.
 //!
 //! ```text
-//! order → check → plan → guard → begin (journal) → write → [test] → signal → wait ──D──▶ end D
-//!            │       │       │        │               │        │         │     ├─F─▶ undo ─▶ end F
-//!            └───────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘     └─ late, master gone:
-//!                                                                withdraw the line ─▶ undo ─▶ reload ─▶ end F
+//! order → check → plan → guard → begin (journal) → write → [test] → signal → settle → wait ──D──▶ end D
+//!            │       │       │        │               │        │         │        │      ├─F─▶ undo ─▶ end F
+//!            └───────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘        │      └─ late, master gone:
+//!                                                                                 └─▶ withdraw the line ─▶ undo ─▶ reload ─▶ end F
 //! ```
 //!
 //! Before `begin` nothing has changed, so a task that ends there is only answered. From `begin` on the journal names the
 //! task, and a restart at any moment goes on from what the task file says. A line is withdrawn (set to `F`) before the
 //! files are restored, so that no master acts on restored files. When something may have taken effect although the task
 //! failed (another line of it is done, the master died or fell silent) the restored files are reloaded.
+//!
+//! What is on the disk when: at the end of `begin` the former contents, the new ones (without names) and the journal's entry,
+//! all that a restart needs to undo the task or to find it done. Nothing that is managed has changed before. After `settle` the names
+//! of the files too; the master works meanwhile. Should the machine go down before that, some names are the new ones and
+//! some not, and no master lives that could have taken the task for done: the restart undoes it, also if a task file on a disk
+//! says `D` while a file is what it was. After `end` the verdict, and only then is it told: a reboot loses a task
+//! file on a tmpfs, and without the entry of the end the restart could not know of a `D` that was told.
 
 mod current;
 mod event;
@@ -23,11 +30,11 @@ use std::time::Duration;
 use dysvr_proto::status::Status;
 
 use super::check::Checked;
-use super::ledger::{Answer, Entry, FileChanges};
+use super::ledger::{Answer, Entry};
 use super::order::Order;
 use super::report::{Mode, micros};
 use current::{Current, Phase, Waiting};
-pub use event::{Effect, Input, NumberedLine, Standing, Wake};
+pub use event::{Effect, Input, NumberedLine, Stage, Standing, Wake};
 
 /// A signal is a hint: when nothing has moved for so long it is sent again.
 pub const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
@@ -144,9 +151,9 @@ impl Machine {
             (Phase::Signalling { since }, Input::Signalled(Ok(()))) => {
                 current.report.timings.guard_us = micros(current.guard + (now - since));
                 current.signalled = true;
-                let waiting = Waiting::new(now, now + current.patience());
-                self.go(current, Phase::Waiting(waiting), Effect::Look);
+                self.settle(current, Some(now));
             }
+            (Phase::Settling { signalled }, Input::Settled(result)) => self.settled(now, current, signalled, result),
             (Phase::Signalling { .. }, Input::Signalled(Err(reason))) => self.withdraw(current, reason),
             (Phase::Waiting(waiting), Input::Looked(Ok(lines))) => self.looked(now, current, waiting, lines),
             (Phase::Waiting(mut waiting), Input::MasterGone) if !waiting.gone => {
@@ -181,8 +188,7 @@ impl Machine {
             (Phase::RevertBeginning { reason }, Input::Began(_)) => {
                 // Journalled or not, the way is the same; without the entry a restart only undoes the task once more.
                 let lines = current.lines();
-                let write = Effect::Write { order: None, disk: FileChanges::new(), lines };
-                self.go(current, Phase::RevertWriting { reason }, write);
+                self.go(current, Phase::RevertWriting { reason }, Effect::Write { lines });
             }
             (Phase::RevertWriting { reason }, Input::Written(Ok(()))) => {
                 self.go(current, Phase::RevertSignalling { reason }, Effect::Signal(Wake::Reload));
@@ -346,19 +352,15 @@ impl Machine {
         current.report.status = Status::Init;
         current.signalled = false;
         current.begun = Some(begun.clone());
-        let keep = !current.kept;
-        self.go(current, Phase::Beginning, Effect::Begin { begun, keep });
+        // On the second way the files are there already.
+        let disk = current.disk.clone();
+        let stage = current.order.clone().filter(|_| !current.kept).map(|order| Stage { order, disk });
+        self.go(current, Phase::Beginning, Effect::Begin { begun, stage });
     }
 
-    fn write(&mut self, mut current: Current) {
-        // On the second way the files are there already.
-        let (order, disk) = match current.written {
-            true => (None, FileChanges::new()),
-            false => (current.order.clone(), current.disk.clone()),
-        };
-        current.written = true;
+    fn write(&mut self, current: Current) {
         let lines = current.lines();
-        self.go(current, Phase::Writing, Effect::Write { order, disk, lines });
+        self.go(current, Phase::Writing, Effect::Write { lines });
     }
 
     fn written(&mut self, now: Duration, mut current: Current) {
@@ -367,7 +369,7 @@ impl Machine {
         }
         let Some(begun) = &current.begun else { return self.leave(now) };
         if begun.tasks.is_empty() {
-            return self.end_done(now, current);
+            return self.settle(current, None);
         }
         let reload = begun.reload.is_some();
         self.effects.push_back(Effect::Report(current.report.clone()));

@@ -32,24 +32,60 @@ pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> io::Res
 
 /// The same; a new file gets that mode, and has no other one before.
 pub fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let mode = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_file() => meta.mode() & 0o7777,
-        Ok(_) => return Err(io::Error::other(format!("{} is not a regular file", path.display()))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => mode,
-        Err(e) => return Err(e),
-    };
-    if planted(Bug::WriteInPlace) {
-        return fs::write(path, bytes);
-    }
-    let beside = beside(path)?;
-    let written = write_new(&beside, bytes, mode, durability).and_then(|_| fs::rename(&beside, path));
-    if let Err(e) = written {
-        let _ = fs::remove_file(&beside);
-        return Err(e);
-    }
+    let content = Beside::write(path, bytes, mode)?;
     match durability {
-        Durability::Visible => Ok(()),
-        Durability::Synced => sync_parent(path),
+        Durability::Visible => content.place(),
+        Durability::Synced => {
+            content.sync()?;
+            content.place()?;
+            sync_parent(path)
+        }
+    }
+}
+
+/// The next content of a file, written beside it. Dropped before it has got the file's name, it is gone.
+#[derive(Debug)]
+pub struct Beside {
+    path: PathBuf,
+    beside: PathBuf,
+    placed: bool,
+}
+
+impl Beside {
+    /// Writes it, with the mode that the file has; a new file gets that `mode`, and has no other one before.
+    pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mode = match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() => meta.mode() & 0o7777,
+            Ok(_) => return Err(io::Error::other(format!("{} is not a regular file", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => mode,
+            Err(e) => return Err(e),
+        };
+        let content = Self { path: path.to_owned(), beside: beside(path)?, placed: false };
+        write_new(&content.beside, bytes, mode)?;
+        Ok(content)
+    }
+
+    /// Makes it durable. No file is held open for this: there may be thousands.
+    pub fn sync(&self) -> io::Result<()> {
+        if planted(Bug::SkipFsync) { Ok(()) } else { File::open(&self.beside)?.sync_all() }
+    }
+
+    /// Gives it the file's name.
+    pub fn place(mut self) -> io::Result<()> {
+        if planted(Bug::WriteInPlace) {
+            return fs::write(&self.path, fs::read(&self.beside)?);
+        }
+        fs::rename(&self.beside, &self.path)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = fs::remove_file(&self.beside);
+        }
     }
 }
 
@@ -76,7 +112,7 @@ pub fn replace(path: &Path, held: &File, bytes: &[u8]) -> io::Result<Replaced> {
     let beside = beside(path)?;
     let remove = |_: &io::Error| drop(fs::remove_file(&beside));
     let mode = held.metadata()?.mode() & 0o7777;
-    let file = write_new(&beside, bytes, mode, Durability::Visible).inspect_err(remove)?;
+    let file = write_new(&beside, bytes, mode).inspect_err(remove)?;
     // Exchanged, not renamed over: what stood there is then seen for certain, and put back if it was another file.
     match exchange(&beside, path) {
         Ok(()) if is_same(&beside, held)? => fs::remove_file(&beside)?,
@@ -206,7 +242,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<File> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path);
     let mut file = match open() {
         // Left by a process of the same number that was killed in between.
@@ -218,9 +254,6 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io
     };
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask took away
-    if durability == Durability::Synced && !planted(Bug::SkipFsync) {
-        file.sync_all()?;
-    }
     Ok(file)
 }
 

@@ -30,8 +30,10 @@ pub(super) struct Current {
     pub(super) begun: Option<Begun>,
     /// The former contents are kept and the journal names the task.
     pub(super) kept: bool,
-    /// The order's files are written.
-    pub(super) written: bool,
+    /// The names of its files are durable.
+    pub(super) settled: bool,
+    /// They could not be made so: no verdict makes it done.
+    pub(super) unsettled: bool,
     /// The master may have begun with the present lines.
     pub(super) signalled: bool,
     pub(super) last_task: TaskId,
@@ -45,20 +47,46 @@ pub(super) enum Phase {
     Locking,
     Checking,
     Planning,
-    Guarding { since: Duration },
+    Guarding {
+        since: Duration,
+    },
     Beginning,
     Writing,
     Testing,
-    Signalling { since: Duration },
+    Signalling {
+        since: Duration,
+    },
+    /// With the time of the signal; without it the task is done when its files are durable.
+    Settling {
+        signalled: Option<Duration>,
+    },
     Waiting(Waiting),
-    Withdrawing { reason: String },
-    Undoing { reason: String, revert: bool },
-    UndoLater { at: Duration, reason: String, revert: bool },
+    Withdrawing {
+        reason: String,
+    },
+    Undoing {
+        reason: String,
+        revert: bool,
+    },
+    UndoLater {
+        at: Duration,
+        reason: String,
+        revert: bool,
+    },
     // The steps of the reload of restored files.
-    RevertBeginning { reason: String },
-    RevertWriting { reason: String },
-    RevertSignalling { reason: String },
-    RevertWaiting { reason: String, deadline: Duration },
+    RevertBeginning {
+        reason: String,
+    },
+    RevertWriting {
+        reason: String,
+    },
+    RevertSignalling {
+        reason: String,
+    },
+    RevertWaiting {
+        reason: String,
+        deadline: Duration,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +133,8 @@ impl Current {
             plan: Plan::default(),
             begun: None,
             kept: false,
-            written: false,
+            settled: false,
+            unsettled: false,
             signalled: false,
             last_task: TaskId(0),
             task_timeout: Duration::ZERO,
@@ -124,7 +153,7 @@ impl Current {
         self.report.local_task_id = begun.tasks.last().copied().unwrap_or_default();
         self.last_task = self.last_task.max(self.report.local_task_id);
         self.changes.clone_from(&begun.changes);
-        (self.kept, self.written, self.signalled) = (true, true, true);
+        (self.kept, self.signalled) = (true, true);
         self.order = None;
         self.begun = Some(begun.clone());
     }
@@ -153,6 +182,7 @@ impl Current {
             tasks,
             reload,
             changes: self.changes.clone(),
+            former: None,
             touched: self.touched(),
             reverting,
         }

@@ -33,6 +33,8 @@ pub enum Input {
     Tested(Result<(), String>),
     /// Answer to [`Effect::Signal`].
     Signalled(Result<(), String>),
+    /// Answer to [`Effect::Settle`].
+    Settled(Result<(), String>),
     /// The lines of the task file: answer to [`Effect::Look`], and whenever the file was replaced.
     Looked(Result<Vec<TaskLine>, String>),
     /// Answer to [`Effect::Withdraw`]: the task's lines as they were found.
@@ -87,19 +89,16 @@ pub enum Effect {
     },
     /// Read the memory figures.
     Guard,
-    /// Keep the former contents (unless the task goes on by another way: they are kept already), then journal it.
+    /// Make durable what must be before anything changes: the former contents and the new ones, which have no names yet
+    /// (`None` when the task goes on by another way: they are there already), and the journal's entry.
     Begin {
         /// The entry.
         begun: Begun,
-        /// Whether the former contents are still to be kept.
-        keep: bool,
+        /// What will be written.
+        stage: Option<Stage>,
     },
-    /// Write the order's files (if there is one), the configuration files of the lines, then the task file.
+    /// Give the contents their names, write the configuration files of the lines, then the task file.
     Write {
-        /// Whose files.
-        order: Option<Rc<Order>>,
-        /// The files of the order that change.
-        disk: FileChanges,
         /// The lines.
         lines: Vec<NumberedLine>,
     },
@@ -107,6 +106,14 @@ pub enum Effect {
     Test,
     /// Signal the master.
     Signal(Wake),
+    /// Make durable which files there are. Whoever tells the master first gains the time of it: should the machine go down
+    /// meanwhile, so does the master, and the journal names the task.
+    Settle {
+        /// The files of the task.
+        changes: FileChanges,
+        /// An earlier run wrote them, perhaps before the machine went down: it is an error if one is what it was.
+        found: bool,
+    },
     /// Read the task file.
     Look,
     /// Set the lines of the task that have no verdict to `F`.
@@ -126,6 +133,15 @@ pub enum Effect {
     Unlock,
     /// All is done that [`Input::Stop`] asked for.
     Exit,
+}
+
+/// The contents of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// The order.
+    pub order: Rc<Order>,
+    /// The files that it changes.
+    pub disk: FileChanges,
 }
 
 /// A task line to be written.

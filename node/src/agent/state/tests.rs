@@ -46,6 +46,12 @@ enum Master {
 
 struct World {
     disk: Files,
+    /// What waits for its names, or goes.
+    staged: BTreeMap<FileName, Option<Vec<u8>>>,
+    /// What is left of the files when the machine goes down now, at worst.
+    durable: Files,
+    /// What settling says.
+    settles: Result<(), String>,
     undo: Files,
     undo_names: Vec<FileName>,
     ledger: Ledger,
@@ -72,6 +78,9 @@ impl World {
         let ledger = Ledger { revision: Revision(1), epoch: Epoch(1), files: manifest(&before()), ..Ledger::default() };
         Self {
             disk: before(),
+            staged: BTreeMap::new(),
+            durable: before(),
+            settles: Ok(()),
             undo: Files::new(),
             undo_names: vec![],
             ledger,
@@ -108,7 +117,10 @@ impl World {
     fn perform(&mut self, effect: Effect, half: bool) -> Option<Input> {
         self.now += Duration::from_micros(10);
         Some(match effect {
-            Effect::Lock => Input::Locked(Ok(self.ledger.in_flight.clone())),
+            Effect::Lock => {
+                self.staged.clear(); // an earlier process has taken it along
+                Input::Locked(Ok(self.ledger.in_flight.clone()))
+            }
             Effect::Check(order) => Input::Checked(Ok(Standing {
                 checked: check(&order, &self.ledger, &manifest(&self.disk)),
                 last_task: self.ledger.last_task,
@@ -124,22 +136,26 @@ impl World {
                 Input::Planned(Ok(Plan { reload, lines }))
             }
             Effect::Guard => Input::Guarded(self.memory.clone()),
-            Effect::Begin { begun, keep } => {
-                if keep {
+            Effect::Begin { begun, stage } => {
+                if let Some(Stage { order, disk }) = stage {
                     self.undo_names = begun.changes.keys().cloned().collect();
                     self.undo = self.disk.clone();
+                    let content = |(file, digest): (&FileName, &Option<ContentDigest>)| {
+                        (file.clone(), digest.map(|_| order.write[file].clone()))
+                    };
+                    self.staged = disk.iter().map(content).collect();
                 }
                 self.ledger.apply(Entry::Begin(begun));
                 Input::Began(Ok(()))
             }
-            Effect::Write { order, disk, lines } => {
-                for (i, (file, digest)) in disk.iter().enumerate() {
+            Effect::Write { lines } => {
+                for (i, (file, content)) in std::mem::take(&mut self.staged).into_iter().enumerate() {
                     if half && i > 0 {
                         return None;
                     }
-                    match (digest, &order) {
-                        (Some(_), Some(order)) => self.disk.insert(file.clone(), order.write[file].clone()),
-                        _ => self.disk.remove(file),
+                    match content {
+                        Some(content) => self.disk.insert(file, content),
+                        None => self.disk.remove(&file),
                     };
                 }
                 self.lines = lines
@@ -157,6 +173,12 @@ impl World {
                 self.signals += 1;
                 Input::Signalled(self.signal(wake))
             }
+            Effect::Settle { changes, found } => {
+                let wanted = |name: &FileName| self.disk.get(name).map(|content| ContentDigest::of(content));
+                let lost = changes.iter().any(|(name, digest)| wanted(name) != *digest);
+                self.durable = self.disk.clone();
+                Input::Settled(if found && lost { Err("lost".into()) } else { self.settles.clone() })
+            }
             Effect::Look => Input::Looked(Ok(self.lines.clone())),
             Effect::Withdraw { tasks, reason } => {
                 let found = self.lines.clone();
@@ -171,6 +193,7 @@ impl World {
                         None => self.disk.remove(file),
                     };
                 }
+                self.durable = self.disk.clone();
                 Input::Undone(Ok(()))
             }
             Effect::Record(entry) => {
@@ -178,6 +201,9 @@ impl World {
                 return None;
             }
             Effect::Report(report) => {
+                if report.status.is_final() {
+                    assert_eq!(self.durable, self.disk, "a verdict before the files are durable: {report:?}");
+                }
                 self.reports.push(report);
                 return None;
             }
@@ -364,6 +390,73 @@ fn a_kill_at_any_moment_ends_in_a_true_verdict() {
                 }
             }
         }
+    }
+}
+
+/// The machine goes down: each change of a file since the last sync is there or not, the master is gone, the next one
+/// starts from the files. The lines are gone too unless they lie on a disk, where they are as they were.
+fn power_cuts(world: &World) -> Vec<Files> {
+    let names: Vec<&FileName> = world.disk.keys().chain(world.durable.keys()).collect();
+    let pick = |set: usize| {
+        let of = |(i, name): (usize, &&FileName)| {
+            let files = if set & 1 << i == 0 { &world.durable } else { &world.disk };
+            files.get(*name).map(|content| ((*name).clone(), content.clone()))
+        };
+        names.iter().enumerate().filter_map(of).collect::<Files>()
+    };
+    (0..1 << names.len()).map(pick).collect()
+}
+
+#[test]
+fn a_power_cut_at_any_moment_ends_in_a_true_verdict() {
+    for master in MASTERS {
+        for cut in 0.. {
+            let mut world = World::new(master);
+            if world.give(Some(cut), false) {
+                break;
+            }
+            for lines_are_kept in [false, true] {
+                for disk in power_cuts(&world) {
+                    let told = world.reports.iter().find(|report| report.status.is_final()).cloned();
+                    let lines = if lines_are_kept { world.lines.clone() } else { vec![] };
+                    let mut after = World {
+                        durable: disk.clone(),
+                        served: disk.clone(),
+                        disk,
+                        lines,
+                        undo: world.undo.clone(),
+                        undo_names: world.undo_names.clone(),
+                        ledger: world.ledger.clone(),
+                        now: world.now,
+                        ..World::new(if master == Master::Absent { master } else { Master::Obeys })
+                    };
+                    let what = format!("{master:?}, down at effect {cut}, {:?}, lines {lines_are_kept}", after.disk);
+                    let mut machine = Machine::new(after.now);
+                    assert!(after.run(&mut machine, usize::MAX, false), "{what}");
+                    assert_eq!(after.ledger.in_flight, None, "{what}");
+                    let done = after.ledger.revision == Revision(2);
+                    assert_eq!(after.disk, if done { target() } else { before() }, "{what}");
+                    if let Some(told) = told {
+                        assert_eq!(done, told.status == Status::Done, "{what}: another verdict than the one told");
+                    }
+                    // A refusal that outlives the machine is believed: nothing of the task has taken effect.
+                    if master != Master::Absent && !after.lines.iter().any(|line| line.status == Status::Failed) {
+                        assert_eq!(after.served, after.disk, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_durable_names_no_verdict_of_the_master_counts() {
+    for master in [Master::Obeys, Master::Refuses, Master::Silent, Master::WantsReload] {
+        let mut world = World { settles: Err("disk: EIO".into()), ..World::new(master) };
+        world.give(None, false);
+        assert_eq!(world.last().status, Status::Failed, "{master:?}");
+        assert!(world.last().reason.starts_with("disk: EIO"), "{:?}", world.last());
+        world.assert_whole(&format!("{master:?}"));
     }
 }
 

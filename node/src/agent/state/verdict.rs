@@ -11,6 +11,32 @@ use super::{Effect, Machine, NEEDS_RELOAD, RECOVERY, SIGNAL_AGAIN, Wake};
 use crate::task::TaskLine;
 
 impl Machine {
+    /// With the time of the signal, waits for the verdict next; without it the task is done.
+    pub(super) fn settle(&mut self, current: Current, signalled: Option<Duration>) {
+        let changes = current.begun.as_ref().map(|begun| begun.changes.clone()).unwrap_or_default();
+        let found = current.order.is_none();
+        self.go(current, Phase::Settling { signalled }, Effect::Settle { changes, found });
+    }
+
+    pub(super) fn settled(
+        &mut self,
+        now: Duration,
+        mut current: Current,
+        signalled: Option<Duration>,
+        result: Result<(), String>,
+    ) {
+        (current.settled, current.unsettled) = (result.is_ok(), result.is_err());
+        match (result, signalled) {
+            (Ok(()), Some(signalled)) => {
+                let waiting = Waiting::new(signalled, signalled + current.patience());
+                self.go(current, Phase::Waiting(waiting), Effect::Look);
+            }
+            (Ok(()), None) => self.end_done(now, current),
+            // The lines may be done by now, but are not to be taken up any more.
+            (Err(reason), _) => self.withdraw(current, reason),
+        }
+    }
+
     pub(super) fn looked(&mut self, now: Duration, mut current: Current, mut waiting: Waiting, lines: Vec<TaskLine>) {
         let mine = current.mine(&lines);
         if mine.len() < current.begun.as_ref().map_or(0, |begun| begun.tasks.len()) {
@@ -106,7 +132,9 @@ impl Machine {
             current.report.timings.done_us += micros(now - loading.max(ready));
         }
         let failed = mine.iter().find(|line| line.status == Status::Failed);
-        let Some(failed) = failed else { return self.end_done(now, current) };
+        let Some(failed) = failed else {
+            return if current.settled { self.end_done(now, current) } else { self.settle(current, None) };
+        };
         let reason = failed.reason.clone().unwrap_or_default();
         if let Some(begun) = &mut current.begun {
             begun.touched |= mine.iter().any(|line| line.status == Status::Done);
@@ -146,11 +174,11 @@ impl Machine {
             }
         };
         let complete = mine.len() == current.begun.as_ref().map_or(0, |begun| begun.tasks.len());
-        if complete && !mine.is_empty() && mine.iter().all(|line| line.status.is_final()) {
+        if complete && !mine.is_empty() && !current.unsettled && mine.iter().all(|line| line.status.is_final()) {
             // The verdict came in the last moment.
             return self.conclude(now, current, None, mine);
         }
-        let failed = mine.into_iter().find(|line| line.status == Status::Failed);
+        let failed = mine.into_iter().find(|line| line.status == Status::Failed && !current.unsettled);
         let reason = failed.and_then(|line| line.reason).unwrap_or(reason);
         self.undo(current, reason, revert);
     }
@@ -163,7 +191,7 @@ impl Machine {
     pub(super) fn revert(&mut self, mut current: Current, reason: String) {
         let begun = current.next_begun(Some(reason.clone()));
         current.begun = Some(begun.clone());
-        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, keep: false });
+        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, stage: None });
     }
 
     /// Leaves no open line of a reload that will not be waited for. What is found in it changes nothing any more.

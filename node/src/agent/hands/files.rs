@@ -1,0 +1,84 @@
+//! A task's files: what is durable when. Three places wait for the disk, and each ends a promise that the next step relies on.
+//!
+//! 1. `begin`: what the files were, what they become (beside them, without names), and the journal's entry of the task. Whatever
+//!    is cut off from here on, a restart finds the task and what to go back to, and a name never comes before its
+//!    content.
+//! 2. `settle`: the names. The master works meanwhile; it goes down with the machine, and the next one starts from the
+//!    files, of which the restart then restores those that were changed.
+//! 3. The journal's entry of the end (`record`), before the verdict is told. It cannot be left for later: a reboot loses
+//!    a task file on a tmpfs, and from files that are the new ones a restart cannot tell a task that was told to be done
+//!    from one that was refused.
+
+use std::fs;
+use std::io;
+
+use super::super::disk::Staged;
+use super::super::ledger::{Begun, Entry, FileChanges};
+use super::super::managed::{ContentDigest, FileName};
+use super::super::state::{NumberedLine, Stage};
+use super::super::tasks;
+use super::super::undo::{self, Former};
+use super::Hands;
+
+impl Hands {
+    /// What must be on the disk before the first managed file changes: what the files were, what they become, and that
+    /// the task has begun. The journal speaks of the undo file, so that one comes before.
+    pub(super) fn begin(&mut self, mut begun: Begun, stage: Option<&Stage>) -> Result<(), String> {
+        let Some(Stage { order, disk: changes }) = stage else {
+            begun.former = self.ledger.in_flight.as_ref().and_then(|begun| begun.former.clone());
+            return self.journal.append(&mut self.ledger, Entry::Begin(begun)).map_err(|e| format!("disk: {e}"));
+        };
+        let kept = undo::keep(&self.layout.state, self.layout.conf_dir(), begun.changes.keys());
+        let kept = kept.map_err(|e| format!("disk: the former contents could not be kept: {e}"))?;
+        (begun.former, self.replaced) = (kept.in_journal, kept.open);
+        let (all, disk, staged) = (begun.changes.clone(), &self.disk, &mut self.staged);
+        let appended = self.journal.append_and(&mut self.ledger, Entry::Begin(begun), || {
+            *staged = disk.stage(order, changes, &all)?;
+            Ok(())
+        });
+        appended.map_err(|e| {
+            self.staged = Staged::default();
+            format!("disk: {e}")
+        })
+    }
+
+    pub(super) fn write(&mut self, lines: &[NumberedLine]) -> io::Result<()> {
+        self.disk.place(std::mem::take(&mut self.staged))?;
+        if lines.is_empty() { Ok(()) } else { tasks::write(&self.settings.task_file, lines) }
+    }
+
+    pub(super) fn settle(&mut self, changes: &FileChanges, found: bool) -> Result<(), String> {
+        if found && let Some(name) = self.lost(changes) {
+            return Err(format!("disk: the machine went down before {name} was durable"));
+        }
+        self.disk.settle(changes.keys()).map_err(|e| format!("disk: {e}"))
+    }
+
+    /// A file of a task that was found which has its former content: its new name never reached the disk. One that has
+    /// another content still was changed by hand since.
+    fn lost(&self, changes: &FileChanges) -> Option<FileName> {
+        let former =
+            self.former().inspect_err(|error| tracing::warn!(%error, "what files were cannot be read")).ok()?;
+        let lost = |former: &&Former| {
+            let was = former.digest();
+            let is = fs::read(former.name.path(self.layout.conf_dir())).ok().map(|content| ContentDigest::of(&content));
+            changes.get(&former.name).is_some_and(|wanted| *wanted != is && was == is)
+        };
+        former.iter().find(lost).map(|former| former.name.clone())
+    }
+
+    /// What the files of the task in flight were.
+    fn former(&self) -> io::Result<Vec<Former>> {
+        match self.ledger.in_flight.as_ref().and_then(|begun| begun.former.as_ref()) {
+            Some(former) => Ok(former.clone()),
+            None => undo::read(&self.layout.state),
+        }
+    }
+
+    pub(super) fn undo(&mut self) -> Result<(), String> {
+        self.staged = Staged::default();
+        let former = self.former().map_err(|e| e.to_string())?;
+        undo::restore(self.layout.conf_dir(), &former).map_err(|e| e.to_string())?;
+        self.disk.refresh(former.iter().map(|former| &former.name)).map(drop).map_err(|e| e.to_string())
+    }
+}
