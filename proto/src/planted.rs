@@ -24,6 +24,8 @@ bugs! {
     SkipFsync = "skip_fsync",
     /// A task is done before the names of its files are on the disk.
     NamesUnsynced = "names_unsynced",
+    /// What the task file says is believed although the disk has lost a name.
+    LostNameBelieved = "lost_name_believed",
     /// A file is written where it stands.
     WriteInPlace = "write_in_place",
     /// An entry of the journal counts before it is on the disk.

@@ -36,6 +36,7 @@ impl std::fmt::Display for Suite {
 pub fn suite(bug: Bug) -> Suite {
     let (quick, target, filter) = match bug {
         Bug::SkipFsync | Bug::JournalUnsynced | Bug::NamesUnsynced => (true, "agent_durable", "a_file_is_on_the_disk"),
+        Bug::LostNameBelieved => (false, "agent_power", ""),
         Bug::WriteInPlace => (false, "agent_killed", "killed_at_any_call"),
         Bug::JournalForgotten => (true, "dysvr_node", "agent::journal::"),
         Bug::IdsForDigests | Bug::DriftOverwritten | Bug::StaleEpochObeyed => (true, "dysvr_node", "agent::check::"),
