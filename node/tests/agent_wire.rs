@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Instant;
 
 use agent_node::{LIMIT, Node, free_port, wait};
 use dysvr_proto::digest;
@@ -133,7 +134,10 @@ impl Controller {
 
     /// The verdict of a task, and how many reports came before it.
     fn verdict(&self, id: &str) -> TaskReport {
+        // Beats come all the time.
+        let end = Instant::now() + LIMIT;
         loop {
+            assert!(Instant::now() < end, "no verdict of {id}");
             if let Event::Message(from_node::Kind::Report(report)) = self.event()
                 && report.id == id
                 && matches!(report.status(), Status::Done | Status::Failed)
@@ -144,7 +148,9 @@ impl Controller {
     }
 
     fn observed(&self, wanted: impl Fn(&Observed) -> bool) -> Observed {
+        let end = Instant::now() + LIMIT;
         loop {
+            assert!(Instant::now() < end, "the node has not told what was waited for");
             if let Event::Message(from_node::Kind::Observed(observed)) = self.event()
                 && wanted(&observed)
             {
@@ -321,6 +327,9 @@ fn a_node_obeys_what_it_should_and_nothing_else() {
 #[test]
 fn what_changes_before_the_welcome_is_told_behind_it() {
     let mut node = Node::new();
+    // What a look finds would be told, and all else with it.
+    let conf = fs::read_to_string(node.path("conf/nginx.conf")).unwrap();
+    node.write("conf/nginx.conf", &conf.replace("access_log off;", "access_log off;\n    dysvr_verify off;"));
     let welcomes = Arc::new(Semaphore::new(0));
     let (addr, events) = listen_with(Arc::clone(&welcomes));
     let mut controller = Controller { events, out: None, files: BTreeMap::new() };
