@@ -1,5 +1,4 @@
-//! The blocks of a large configuration, made by two threads: at a start nobody waits for the second processor, and a hundred
-//! thousand vhosts take half of the time.
+//! The blocks of a large configuration, made by two threads: at a start nobody else needs the second processor.
 //!
 //! Each thread has a load of its own that sees what the whole load has read by then and shares nothing that changes. A
 //! block that needs more (a file, a host name, what other blocks have said) is left to the whole load, which makes those
@@ -66,16 +65,16 @@ impl<'a> Load<'a> {
         };
         let interner = &mut *self.interner;
         let run = |interner: &mut Interner| around.make(blocks, &next, interner, make);
-        let [here, there] = std::thread::scope(|scope| {
+        let (here, there) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("dysvr-load".into());
             // Its shared values live on with what uses them; the table itself would be a second one.
             let there = thread.spawn_scoped(scope, || run(&mut Interner::default()));
             let here = run(interner);
             let there = there.ok().map(|there| there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            [Some(here), there]
+            (here, there)
         });
 
-        for made in [here, there].into_iter().flatten() {
+        for made in std::iter::once(here).chain(there) {
             self.problems.extend(made.problems);
             self.warnings.extend(made.warnings);
             for (number, block) in made.blocks {

@@ -17,7 +17,7 @@ use super::upstream::Cells;
 use super::{Change, Cycle, Kind, Refusal, Vhost};
 
 /// A file by its path as bytes: by component costs several times as much, and a load names some hundred thousand.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Name(Arc<Path>);
 
 impl Borrow<OsStr> for Name {
@@ -42,7 +42,7 @@ impl Hash for Name {
 
 type Counts = HashMap<Name, i64, FxBuildHasher>;
 
-/// The counters; none is zero.
+/// The counters, all above zero.
 #[derive(Debug, Default)]
 pub(super) struct Files(Counts);
 
@@ -76,8 +76,8 @@ impl Files {
         }
         for (file, by) in moves.0 {
             match self.0.get(&file).copied().unwrap_or_default() + by {
-                0 => drop(self.0.remove(&file)),
-                count => drop(self.0.insert(file, count)),
+                count @ 1.. => drop(self.0.insert(file, count)),
+                _ => drop(self.0.remove(&file)),
             }
         }
     }

@@ -30,10 +30,8 @@ pub(super) struct Current {
     pub(super) begun: Option<Begun>,
     /// The former contents are kept and the journal names the task.
     pub(super) kept: bool,
-    /// The names of its files are durable.
-    pub(super) settled: bool,
-    /// They could not be made so: no verdict makes it done.
-    pub(super) unsettled: bool,
+    /// Whether the names of its files could be made durable, once that was tried. If not, no verdict makes it done.
+    pub(super) settled: Option<bool>,
     /// The master may have begun with the present lines.
     pub(super) signalled: bool,
     pub(super) last_task: TaskId,
@@ -133,8 +131,7 @@ impl Current {
             plan: Plan::default(),
             begun: None,
             kept: false,
-            settled: false,
-            unsettled: false,
+            settled: None,
             signalled: false,
             last_task: TaskId(0),
             task_timeout: Duration::ZERO,

@@ -25,7 +25,7 @@ impl Machine {
         signalled: Option<Duration>,
         result: Result<(), String>,
     ) {
-        (current.settled, current.unsettled) = (result.is_ok(), result.is_err());
+        current.settled = Some(result.is_ok());
         match (result, signalled) {
             (Ok(()), Some(signalled)) => {
                 let waiting = Waiting::new(signalled, signalled + current.patience());
@@ -133,7 +133,11 @@ impl Machine {
         }
         let failed = mine.iter().find(|line| line.status == Status::Failed);
         let Some(failed) = failed else {
-            return if current.settled { self.end_done(now, current) } else { self.settle(current, None) };
+            return if current.settled == Some(true) {
+                self.end_done(now, current)
+            } else {
+                self.settle(current, None)
+            };
         };
         let reason = failed.reason.clone().unwrap_or_default();
         if let Some(begun) = &mut current.begun {
@@ -174,11 +178,12 @@ impl Machine {
             }
         };
         let complete = mine.len() == current.begun.as_ref().map_or(0, |begun| begun.tasks.len());
-        if complete && !mine.is_empty() && !current.unsettled && mine.iter().all(|line| line.status.is_final()) {
+        let counts = current.settled != Some(false);
+        if complete && !mine.is_empty() && counts && mine.iter().all(|line| line.status.is_final()) {
             // The verdict came in the last moment.
             return self.conclude(now, current, None, mine);
         }
-        let failed = mine.into_iter().find(|line| line.status == Status::Failed && !current.unsettled);
+        let failed = mine.into_iter().find(|line| line.status == Status::Failed && counts);
         let reason = failed.and_then(|line| line.reason).unwrap_or(reason);
         self.undo(current, reason, revert);
     }
