@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::http::{Framing, Head, read_body, read_head};
+use crate::proxy::LIMIT;
 use crate::wait;
 
 /// No answer of a test takes longer than this without a byte.
-const READ_LIMIT: Duration = Duration::from_secs(120);
+const READ_LIMIT: Duration = LIMIT;
 
 /// The header by which a worker says its pid: see [`crate::prefix`].
 pub const WORKER_HEADER: &str = "X-Worker";
@@ -52,10 +53,7 @@ impl Connection {
     /// # Errors
     /// When nobody listens.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(READ_LIMIT))?;
-        Ok(Self { input: BufReader::new(stream) })
+        Ok(Self { input: BufReader::new(connect(addr)?) })
     }
 
     /// GET with nothing but a host.
@@ -116,6 +114,14 @@ impl Connection {
     pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
         &mut self.input
     }
+}
+
+/// A socket that waits no longer than a test should.
+pub(crate) fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(READ_LIMIT))?;
+    Ok(stream)
 }
 
 /// One request on a connection of its own.

@@ -17,7 +17,7 @@ use crate::prefix::MainConf;
 use crate::{process, seed, wait};
 
 /// How long nodes may take to dial in or to follow, in a test.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = crate::proxy::LIMIT;
 
 /// Where the controller keeps its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,13 +16,11 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::client::Reply;
+use crate::client::{self, Reply};
 use crate::http::{Framing, read_body, read_head};
 use crate::prefix::Prefix;
 use crate::process;
-
-/// No answer of a test takes longer than this without a byte.
-const READ_LIMIT: Duration = Duration::from_secs(120);
+use crate::proxy::LIMIT;
 
 /// A certificate and its key, as PEM.
 #[derive(Clone, Debug)]
@@ -52,7 +49,7 @@ impl Pair {
     pub fn rsa(name: &str) -> Result<Self> {
         let mut openssl = Command::new("openssl");
         openssl.args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
-        let made = process::run(&mut openssl, READ_LIMIT)?;
+        let made = process::run(&mut openssl, LIMIT)?;
         ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
         Self::of(&rcgen::KeyPair::from_pem(&String::from_utf8(made.stdout)?)?, name)
     }
@@ -187,7 +184,7 @@ impl Client {
     /// # Errors
     /// When nobody listens, or they do not agree.
     pub fn connect(&self, addr: SocketAddr, name: &str) -> io::Result<Session> {
-        self.shake_hands(open(addr)?, name)
+        self.shake_hands(client::connect(addr)?, name)
     }
 
     /// Connects so often at once, and shakes hands on one after the other: workers share their listeners, and who has
@@ -201,7 +198,7 @@ impl Client {
         name: &str,
         count: usize,
     ) -> io::Result<impl Iterator<Item = io::Result<Session>>> {
-        let sockets = (0..count).map(|_| open(addr)).collect::<io::Result<Vec<_>>>()?;
+        let sockets = (0..count).map(|_| client::connect(addr)).collect::<io::Result<Vec<_>>>()?;
         Ok(sockets.into_iter().map(|socket| self.shake_hands(socket, name)))
     }
 
@@ -213,13 +210,6 @@ impl Client {
         }
         Ok(Session { stream: BufReader::new(StreamOwned::new(session, socket)) })
     }
-}
-
-fn open(addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(addr)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(READ_LIMIT))?;
-    Ok(socket)
 }
 
 /// A connection after its handshake.

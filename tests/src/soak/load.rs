@@ -18,7 +18,7 @@ use super::tally::Tally;
 use super::wire::{Head, read_body};
 
 /// No answer takes longer.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = crate::proxy::LIMIT;
 
 /// What all connections share.
 #[derive(Debug)]
