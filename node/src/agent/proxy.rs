@@ -13,7 +13,7 @@ use dysvr_conf::syntax;
 
 use super::overlay::Overlay;
 use crate::dysvr;
-use crate::os::procfs::{is_running, parent};
+use crate::os::procfs::{self, parent};
 
 /// Where things are on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,19 +142,19 @@ impl Settings {
 pub fn children(pid: u32) -> Vec<u32> {
     // Each thread has the children that it forked.
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts: Vec<String> = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    let texts: Vec<String> = tasks.filter_map(|task| procfs::text(task.path().join("children")).ok()).collect();
     if !texts.is_empty() {
         let pids = texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok());
-        return pids.filter(|pid| is_running(*pid) && !is_twin(*pid)).collect();
+        return pids.filter(|pid| serves(*pid)).collect();
     }
     // A kernel without that file.
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|&child| parent(child) == Some(pid) && is_running(child) && !is_twin(child)).collect()
+    pids.filter(|&child| parent(child) == Some(pid) && serves(child)).collect()
 }
 
-fn is_twin(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == dysvr::verify::TWIN)
+fn serves(child: u32) -> bool {
+    procfs::running(child).is_some_and(|name| name != dysvr::verify::TWIN)
 }
 
 #[cfg(test)]

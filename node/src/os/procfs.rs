@@ -1,6 +1,11 @@
 //! What /proc says of a process. Answers are about whoever has the number now: hold a process by its pidfd while asking.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Most files of /proc are shorter.
+const ROOM: usize = 4 << 10;
 
 /// The file name of its program. The kernel shows the path to its own user (and to root with every capability that the
 /// process has); everybody sees the name that it was started by.
@@ -17,20 +22,23 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 1)?.parse().ok()
 }
 
-/// Whether it has not ended: a zombie has.
-pub fn is_running(pid: u32) -> bool {
-    stat_field(pid, 0).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
+/// The name of one that has not ended: a zombie has.
+pub fn running(pid: u32) -> Option<String> {
+    let stat = text(format!("/proc/{pid}/stat")).ok()?;
+    let state = stat_fields(&stat)?.next()?;
+    let name = stat.split_once('(')?.1.rsplit_once(')')?.0;
+    (!matches!(state, "Z" | "X")).then(|| name.to_owned())
 }
 
 /// Its descriptors that are sockets: each with the number of the socket, which is the same in all processes that share it.
-pub fn sockets(pid: u32) -> std::io::Result<Vec<(i32, String)>> {
+pub fn sockets(pid: u32) -> io::Result<Vec<(i32, String)>> {
     let mut sockets = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         let target = match fs::read_link(entry.path()) {
             Ok(target) => target,
             // Closed since.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             // Who may list them need not be allowed to see what they are.
             Err(error) => return Err(error),
         };
@@ -42,12 +50,21 @@ pub fn sockets(pid: u32) -> std::io::Result<Vec<(i32, String)>> {
 }
 
 fn stat_field(pid: u32, index: usize) -> Option<String> {
-    stat_fields(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.nth(index).map(str::to_owned)
+    stat_fields(&text(format!("/proc/{pid}/stat")).ok()?)?.nth(index).map(str::to_owned)
 }
 
 /// The fields of `/proc/PID/stat`, from the one behind the name (which may hold blanks and parentheses) on.
 pub fn stat_fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
+}
+
+/// What stands in a file that does not say how long it is, as those of /proc do not: the kernel makes each piece that is read
+/// anew, so it is read with room for all.
+pub fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::with_capacity(ROOM);
+    // By way of `take` no length is asked for.
+    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -57,7 +74,9 @@ mod tests {
     #[test]
     fn a_process_finds_itself() {
         let me = std::process::id();
-        assert!(is_running(me));
+        let comm = fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(running(me).as_deref(), Some(comm.trim_end()));
+        assert_eq!(text("/proc/self/comm").unwrap(), comm);
         let name = std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(program(me), Some(name));
         assert!(parent(me).is_some());
