@@ -371,12 +371,14 @@ impl Machine {
         if begun.tasks.is_empty() {
             return self.settle(current, None);
         }
-        let reload = begun.reload.is_some();
-        self.effects.push_back(Effect::Report(current.report.clone()));
+        let (reload, report) = (begun.reload.is_some(), Effect::Report(current.report.clone()));
         if reload {
+            self.effects.push_back(report);
             self.go(current, Phase::Testing, Effect::Test);
         } else {
+            // The master works while this is told.
             self.signal(now, current, Wake::InPlace);
+            self.effects.push_back(report);
         }
     }
 
