@@ -3,6 +3,7 @@
 
 mod agent_node;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -39,11 +40,29 @@ fn modify(node: &Node, text: &str) -> String {
     fs::read_to_string(trace).unwrap()
 }
 
+/// The lines of a trace, those of a sync that another thread came between put together where it ended.
+fn whole_syncs(trace: &str) -> String {
+    let (mut lines, mut begun) = (String::new(), BTreeMap::new());
+    for line in trace.lines() {
+        let thread = line.split(' ').next().unwrap_or_default();
+        match line.strip_suffix(" <unfinished ...>") {
+            Some(call) if call.contains("sync(") => drop(begun.insert(thread, call)),
+            _ if line.contains("sync resumed>") => {
+                let (call, (_, end)) = (begun[thread], line.split_once(" resumed>").unwrap());
+                lines += &format!("{call}{end}\n");
+            }
+            _ => lines += &format!("{line}\n"),
+        }
+    }
+    lines
+}
+
 fn assert_order(node: &Node, trace: &str, is_large: bool) {
     let (folder, written, state) =
         (node.path("conf/auto_vhost"), node.path("conf/auto_vhost/a.conf"), node.path("state"));
     let (folder, state) = (word(&folder), word(&state));
-    // Calls in their order; one that another thread came between is where it began.
+    // Calls in their order. One that another thread came between is where it began, but a sync is where it ended.
+    let trace = &whole_syncs(trace);
     let after = |from: usize, what: &str, is: &dyn Fn(&str) -> bool| {
         let at = trace.lines().skip(from).position(is);
         from + at.unwrap_or_else(|| panic!("no call to see: {what}\n{trace}"))

@@ -10,10 +10,9 @@ use std::process::{Command, Output, Stdio};
 use agent_node::{Node, cell, word};
 
 /// What touches files and processes, and the calls around it.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 12] = [
     "write",
     "pwrite64",
-    "sync_file_range",
     "fsync",
     "fdatasync",
     "rename",
@@ -110,9 +109,14 @@ fn killed_at_any_call_it_leaves_the_old_or_the_new() {
 fn whatever_call_fails_the_last_good_serves() {
     let mut scene = Scene::new();
     let mut failures = 0;
-    for (call, error) in
-        [("fsync", "EIO"), ("fdatasync", "EIO"), ("rename", "ENOSPC"), ("write", "ENOSPC"), ("pwrite64", "ENOSPC")]
-    {
+    for (call, error) in [
+        ("fsync", "EIO"),
+        ("fdatasync", "EIO"),
+        ("rename", "ENOSPC"),
+        ("write", "ENOSPC"),
+        ("pwrite64", "ENOSPC"),
+        ("clone3", "EAGAIN"),
+    ] {
         for number in 1..40 {
             let (before, old_word) = (scene.text(), scene.word());
             let what = format!("{error} of {call} {number}");

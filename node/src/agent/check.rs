@@ -1,13 +1,13 @@
 //! Whether an order may begin at all: a pure function of the order, the ledger and the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dysvr_proto::digest::{self, Digest};
 use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
 use super::ledger::{FileChanges, Ledger, Served};
-use super::managed::{self, ContentDigest, FileName, Manifest};
+use super::managed::{ContentDigest, FileName, Manifest};
 use super::order::{Order, Origin, Step};
 use super::report::Report;
 
@@ -37,8 +37,9 @@ pub enum Checked {
     },
 }
 
-/// Checks an order. `disk` are the managed files as they are.
-pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
+/// Checks an order. `disk` are the managed files as they are, `drifted` those in which they differ from the ledger's: of a
+/// task that names a few files nothing but the digest goes through all of them.
+pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest, drifted: &BTreeSet<FileName>) -> Checked {
     let step = match &order.origin {
         Origin::Hand(_) => return by_hand(order, disk),
         Origin::Controller(step) => step,
@@ -50,12 +51,11 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
             return Checked::Repeated(Box::new(report.clone()));
         }
     }
-    let drifted = ledger.files.differing(disk);
-    if let Some(why) = refusal(step, ledger, &drifted) {
+    if let Some(why) = refusal(step, ledger, drifted) {
         return Checked::Refused(why);
     }
-    let after = after(order, step, disk);
-    let digest = digest::of_files(&after);
+    let after = After::of(order, step, disk);
+    let digest = after.digest();
     if digest != step.digest {
         return Checked::Refused(format!(
             "the files of this task have the digest {}, it promises {}",
@@ -63,7 +63,7 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
             digest::hex(&step.digest)
         ));
     }
-    let disk_changes = changes(disk, &after);
+    let disk_changes = after.changes(disk);
     let served = match &ledger.served {
         Served::Unknown => Err("what the proxy serves is not known since a failed task".to_owned()),
         Served::Known(by_hand) => {
@@ -77,10 +77,15 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
             }
         }
     };
+    // What is neither drifted nor changed is what the ledger's revision left.
+    let mut all: FileChanges = drifted
+        .iter()
+        .map(|name| (name.clone(), after.get(name)))
+        .filter(|(name, digest)| ledger.files.0.get(name) != digest.as_ref())
+        .collect();
     if served.is_ok() && disk_changes.is_empty() {
-        return Checked::Nothing { changes: changes(&ledger.files, &after) };
+        return Checked::Nothing { changes: all };
     }
-    let mut all = changes(&ledger.files, &after);
     all.extend(disk_changes.clone());
     Checked::Run { reload: served.err(), disk: disk_changes, changes: all }
 }
@@ -102,7 +107,7 @@ fn by_hand(order: &Order, disk: &Manifest) -> Checked {
 }
 
 /// Why a controller's task may not begin.
-fn refusal(step: &Step, ledger: &Ledger, drifted: &[FileName]) -> Option<String> {
+fn refusal(step: &Step, ledger: &Ledger, drifted: &BTreeSet<FileName>) -> Option<String> {
     if step.epoch < ledger.epoch && !planted(Bug::StaleEpochObeyed) {
         return Some(format!("stale: epoch {} is below {}, which this node has obeyed", step.epoch, ledger.epoch));
     }
@@ -130,20 +135,54 @@ fn refusal(step: &Step, ledger: &Ledger, drifted: &[FileName]) -> Option<String>
     None
 }
 
-/// The set of files that the order leads to.
-fn after<'a>(order: &'a Order, step: &Step, disk: &'a Manifest) -> BTreeMap<&'a FileName, Digest> {
-    let mut files: BTreeMap<&FileName, Digest> = if step.whole {
-        BTreeMap::new()
-    } else {
-        disk.digests_in_order().filter(|(name, _)| !order.remove.contains(*name)).collect()
-    };
-    files.extend(order.write.iter().map(|(name, content)| (name, digest::of_content(content))));
-    files
+/// The set of files that the order leads to: some of those that there are, and what it changes of them.
+struct After<'a> {
+    /// None when the order brings all.
+    kept: Option<&'a Manifest>,
+    changed: BTreeMap<&'a FileName, Option<ContentDigest>>,
 }
 
-fn changes(before: &Manifest, after: &BTreeMap<&FileName, Digest>) -> FileChanges {
-    let after = after.iter().map(|(name, digest)| (*name, *digest));
-    managed::changes(before.digests_in_order(), after).map(|(name, digest)| (name.clone(), digest)).collect()
+impl<'a> After<'a> {
+    fn of(order: &'a Order, step: &Step, disk: &'a Manifest) -> Self {
+        let removed = order.remove.iter().map(|name| (name, None));
+        let written = order.write.iter().map(|(name, content)| (name, Some(ContentDigest::of(content))));
+        Self { kept: (!step.whole).then_some(disk), changed: removed.chain(written).collect() }
+    }
+
+    fn get(&self, name: &FileName) -> Option<ContentDigest> {
+        match self.changed.get(name) {
+            Some(digest) => *digest,
+            None => self.kept.and_then(|kept| kept.0.get(name)).copied(),
+        }
+    }
+
+    /// Of all its files, in one walk through those that are kept and those that are changed.
+    fn digest(&self) -> Digest {
+        let kept = self.kept.iter().flat_map(|kept| kept.0.iter()).map(|(name, digest)| (name, *digest));
+        let changed = self.changed.iter().map(|(name, digest)| (*name, *digest));
+        let (mut kept, mut changed) = (kept.peekable(), changed.peekable());
+        let next = || loop {
+            let Some(&(name, digest)) = changed.peek() else { break kept.next() };
+            if let Some(before) = kept.next_if(|(other, _)| *other < name) {
+                break Some(before);
+            }
+            kept.next_if(|(other, _)| *other == name);
+            changed.next();
+            if let Some(digest) = digest {
+                break Some((name, digest));
+            }
+        };
+        digest::of_files_in_order(std::iter::from_fn(next).map(|(name, digest)| (name.as_str(), digest.0)))
+    }
+
+    /// What makes it of the files that there are.
+    fn changes(&self, disk: &Manifest) -> FileChanges {
+        let gone = disk.0.keys().filter(|_| self.kept.is_none()).map(|name| (name, None));
+        let named = gone.chain(self.changed.iter().map(|(name, digest)| (*name, *digest)));
+        let named: BTreeMap<&FileName, Option<ContentDigest>> = named.collect();
+        let differ = named.into_iter().filter(|(name, digest)| disk.0.get(*name) != digest.as_ref());
+        differ.map(|(name, digest)| (name.clone(), digest)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -183,8 +222,12 @@ mod tests {
         Step { epoch: Epoch(2), from: Revision(from), to: Revision(to), digest, whole: false, rollout: RolloutId(1) }
     }
 
+    fn checked(order: &Order, ledger: &Ledger, disk: &Manifest) -> Checked {
+        check(order, ledger, disk, &ledger.files.differing(disk))
+    }
+
     fn refused(order: &Order, disk: &Manifest) -> String {
-        match check(order, &ledger(), disk) {
+        match checked(order, &ledger(), disk) {
             Checked::Refused(why) => why,
             other => panic!("{other:?}"),
         }
@@ -195,11 +238,32 @@ mod tests {
         let disk = ledger().files;
         let target = manifest(&[("a.conf", "A2"), ("c.conf", "C")]).digest();
         let order = order(&[("a.conf", "A2"), ("c.conf", "C")], &["b.conf"], step(5, 6, target));
-        let Checked::Run { reload: None, disk: changed, changes } = check(&order, &ledger(), &disk) else { panic!() };
+        let Checked::Run { reload: None, disk: changed, changes } = checked(&order, &ledger(), &disk) else { panic!() };
         let names: Vec<&str> = changed.keys().map(FileName::as_str).collect();
         assert_eq!(names, ["a.conf", "b.conf", "c.conf"]);
         assert_eq!(changed[&name("b.conf")], None);
         assert_eq!(changes, changed);
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_kept_and_what_is_changed() {
+        let disk = manifest(&[("b.conf", "B"), ("d.conf", "D")]);
+        for written in ["a.conf", "b.conf", "c.conf", "d.conf", "e.conf"] {
+            for removed in ["a.conf", "b.conf", "c.conf", "d.conf", "e.conf"] {
+                for whole in [false, true] {
+                    let step = Step { whole, ..step(5, 6, [0; 32]) };
+                    let order = order(&[(written, "new")], &[removed], step.clone());
+                    let mut files = if whole { Manifest::default() } else { disk.clone() };
+                    files.0.remove(removed);
+                    files.0.insert(name(written), ContentDigest::of(b"new"));
+                    let after = After::of(&order, &step, &disk);
+                    assert_eq!(after.digest(), files.digest(), "{written} is written, {removed} removed");
+                    let changes = after.changes(&disk);
+                    assert!(changes.keys().eq(&disk.differing(&files)), "{changes:?}");
+                    assert!(changes.iter().all(|(name, digest)| files.0.get(name) == digest.as_ref()));
+                }
+            }
+        }
     }
 
     #[test]
@@ -227,18 +291,18 @@ mod tests {
         let disk = ledger().files;
         let back = manifest(&[("a.conf", "old"), ("b.conf", "B")]).digest();
         let incremental = order(&[("a.conf", "old")], &[], step(5, 4, back));
-        assert!(matches!(check(&incremental, &ledger(), &disk), Checked::Run { reload: None, .. }));
+        assert!(matches!(checked(&incremental, &ledger(), &disk), Checked::Run { reload: None, .. }));
         let whole = Step { whole: true, ..step(0, 4, back) };
         let whole = order(&[("a.conf", "old"), ("b.conf", "B")], &[], whole);
-        assert!(matches!(check(&whole, &ledger(), &disk), Checked::Run { reload: None, .. }));
+        assert!(matches!(checked(&whole, &ledger(), &disk), Checked::Run { reload: None, .. }));
     }
 
     #[test]
     fn equal_files_are_nothing_to_do() {
         let disk = ledger().files;
         let nothing = Checked::Nothing { changes: FileChanges::new() };
-        assert_eq!(check(&order(&[], &[], step(5, 6, disk.digest())), &ledger(), &disk), nothing);
-        assert_eq!(check(&order(&[], &[], step(5, 5, disk.digest())), &ledger(), &disk), nothing);
+        assert_eq!(checked(&order(&[], &[], step(5, 6, disk.digest())), &ledger(), &disk), nothing);
+        assert_eq!(checked(&order(&[], &[], step(5, 5, disk.digest())), &ledger(), &disk), nothing);
     }
 
     #[test]
@@ -250,7 +314,7 @@ mod tests {
             "drift: changed by hand since revision 5: a.conf, z.conf"
         );
         let whole = order(&[("a.conf", "A"), ("b.conf", "B2")], &[], Step { whole: true, ..step(0, 6, target) });
-        let Checked::Run { reload: Some(why), disk: changed, changes } = check(&whole, &ledger(), &disk) else {
+        let Checked::Run { reload: Some(why), disk: changed, changes } = checked(&whole, &ledger(), &disk) else {
             panic!()
         };
         assert_eq!(why, "a.conf was changed by hand, what the proxy serves of it is not known");
@@ -267,12 +331,12 @@ mod tests {
         let ledger = Ledger { served: Served::Known(by_hand), ..ledger() };
         let target = manifest(&[("a.conf", "A"), ("b.conf", "B")]).digest();
         let whole = order(&[("a.conf", "A"), ("b.conf", "B")], &[], Step { whole: true, ..step(0, 5, target) });
-        let Checked::Run { reload: None, disk: changed, .. } = check(&whole, &ledger, &disk) else { panic!() };
+        let Checked::Run { reload: None, disk: changed, .. } = checked(&whole, &ledger, &disk) else { panic!() };
         assert_eq!(changed.len(), 1);
         // Adopting it: the revision's file is the one that was made by hand.
         let whole =
             order(&[("a.conf", "hand"), ("b.conf", "B")], &[], Step { whole: true, ..step(0, 6, disk.digest()) });
-        let Checked::Nothing { changes } = check(&whole, &ledger, &disk) else { panic!() };
+        let Checked::Nothing { changes } = checked(&whole, &ledger, &disk) else { panic!() };
         assert_eq!(changes.keys().collect::<Vec<_>>(), [&name("a.conf")]);
     }
 
@@ -281,7 +345,7 @@ mod tests {
         let ledger = Ledger { served: Served::Unknown, ..ledger() };
         let disk = ledger.files.clone();
         let order = order(&[], &[], step(5, 6, disk.digest()));
-        let Checked::Run { reload: Some(_), disk: changed, .. } = check(&order, &ledger, &disk) else { panic!() };
+        let Checked::Run { reload: Some(_), disk: changed, .. } = checked(&order, &ledger, &disk) else { panic!() };
         assert!(changed.is_empty());
     }
 
@@ -304,7 +368,7 @@ mod tests {
         }));
         let disk = ledger.files.clone();
         let again = order(&[("a.conf", "x")], &[], step(5, 6, [9; 32]));
-        assert_eq!(check(&again, &ledger, &disk), Checked::Repeated(Box::new(report)));
-        assert!(matches!(check(&order(&[], &[], step(5, 6, [8; 32])), &ledger, &disk), Checked::Refused(_)));
+        assert_eq!(checked(&again, &ledger, &disk), Checked::Repeated(Box::new(report)));
+        assert!(matches!(checked(&order(&[], &[], step(5, 6, [8; 32])), &ledger, &disk), Checked::Refused(_)));
     }
 }

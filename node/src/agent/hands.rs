@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use super::verify;
 use super::{memory, tasks};
 use crate::master::quarantine::FILE as QUARANTINE;
 use crate::os::pidfd::PidFd;
-use crate::os::signal;
+use crate::os::{procfs, signal};
 use crate::pid_file;
 use crate::task::file::sweep;
 
@@ -43,6 +44,9 @@ pub struct Hands {
     journal: Journal,
     ledger: Ledger,
     disk: Disk,
+    /// The files that differ from what the ledger's revision left: kept up with each change of either, since to compare
+    /// all for each task would take as long as they are many.
+    drifted: BTreeSet<FileName>,
     /// `None` until it is needed, and after something has changed that a task did not.
     index: Option<Index>,
     /// What the task under way makes of the index.
@@ -54,6 +58,8 @@ pub struct Hands {
     lock: Option<Flock<File>>,
     /// The master that was signalled last.
     master: Option<PidFd>,
+    /// The proxy as it was when the verdict of the task under way went to the disk, for whoever is told of it.
+    seen: Option<ProxySeen>,
 }
 
 /// The longest list of quarantined vhosts that is passed on, bytes: a message of it must fit everywhere.
@@ -84,12 +90,14 @@ impl Hands {
             journal,
             ledger,
             disk,
+            drifted: BTreeSet::new(),
             index: None,
             units: None,
             staged: Staged::default(),
             replaced: Vec::new(),
             lock: Some(lock),
             master: None,
+            seen: None,
         };
         hands.look_at_all()?;
         hands.sweep();
@@ -162,25 +170,39 @@ impl Hands {
 
     /// Files were changed, by whom is not known. Says whether the node's state is another one now.
     pub fn look_at(&mut self, names: &[FileName]) -> io::Result<bool> {
-        let changed = self.disk.refresh(names.iter())?;
-        if changed {
+        let changed = self.disk.refresh(names.iter());
+        self.compare(names.iter());
+        if !matches!(changed, Ok(false)) {
             self.index = None;
         }
-        Ok(changed)
+        changed
     }
 
     /// Looks at all managed files.
     pub fn look_at_all(&mut self) -> io::Result<bool> {
-        let changed = self.disk.refresh_all(self.ledger.files.0.keys())?;
-        if changed {
+        let changed = self.disk.refresh_all(self.ledger.files.0.keys());
+        self.drifted = self.ledger.files.differing(self.disk.manifest());
+        if !matches!(changed, Ok(false)) {
             self.index = None;
         }
-        Ok(changed)
+        changed
+    }
+
+    /// These files may have changed, or what the ledger knows of them.
+    fn compare<'n>(&mut self, names: impl Iterator<Item = &'n FileName>) {
+        for name in names {
+            if self.ledger.files.0.get(name) == self.disk.manifest().0.get(name) {
+                self.drifted.remove(name);
+            } else {
+                self.drifted.insert(name.clone());
+            }
+        }
+        debug_assert_eq!(self.drifted, self.ledger.files.differing(self.disk.manifest()));
     }
 
     /// The main configuration, or something that it includes, may have changed.
     pub fn forget_configuration(&mut self) {
-        self.index = None;
+        (self.index, self.seen) = (None, None);
         self.settings = read_settings(&self.layout);
     }
 
@@ -191,19 +213,12 @@ impl Hands {
 
     /// What the node has and runs.
     pub fn observed(&self) -> Observed {
-        let master = pid_file::master(&self.settings.pid_file).ok().map(|process| process.pid());
         Observed {
             revision: self.ledger.revision,
             epoch: self.ledger.epoch,
             digest: self.disk.digest(),
-            drifted: self.ledger.files.differing(self.disk.manifest()),
-            proxy: ProxySeen {
-                master,
-                workers: master.map(proxy::children).unwrap_or_default(),
-                quarantined: master.map(|_| quarantined(&self.settings.task_file)).unwrap_or_default(),
-                // Of this master: the file outlives the one that wrote it.
-                verified: verify::last(&self.settings.task_file).filter(|finding| Some(finding.master) == master),
-            },
+            drifted: self.drifted.clone(),
+            proxy: self.seen.clone().unwrap_or_else(|| proxy_seen(&self.settings)),
         }
     }
 
@@ -231,6 +246,7 @@ impl Hands {
             Effect::Unlock => {
                 self.lock = None;
                 self.master = None;
+                self.seen = None;
                 self.units = None;
                 self.staged = Staged::default();
                 self.replaced.clear();
@@ -262,7 +278,7 @@ impl Hands {
         self.look_at(&names).map_err(|e| format!("managed files: {e}"))?;
         let last_line = self.look().unwrap_or_default().iter().map(|line| line.task_id).max().unwrap_or(TaskId(0));
         Ok(Standing {
-            checked: check(order, &self.ledger, self.disk.manifest()),
+            checked: check(order, &self.ledger, self.disk.manifest(), &self.drifted),
             last_task: self.ledger.last_task.max(last_line),
             in_flight: self.ledger.in_flight.clone(),
             task_timeout: self.settings.task_timeout,
@@ -288,7 +304,7 @@ impl Hands {
     }
 
     fn guard(&self) -> Result<u64, String> {
-        let text = fs::read_to_string(&self.meminfo).map_err(|e| format!("{}: {e}", self.meminfo.display()))?;
+        let text = procfs::text(&self.meminfo).map_err(|e| format!("{}: {e}", self.meminfo.display()))?;
         memory::guard(&text)
     }
 
@@ -310,11 +326,23 @@ impl Hands {
             Entry::End { report, .. } => Some(report.status == dysvr_proto::status::Status::Done),
             _ => None,
         };
-        if let Err(e) = self.journal.append(&mut self.ledger, entry.clone()) {
+        let changes = match &entry {
+            Entry::End { .. } => self.ledger.in_flight.as_ref().map(|begun| &begun.changes),
+            Entry::Adopted { changes, .. } => Some(changes),
+            _ => None,
+        };
+        let names: Vec<FileName> = changes.iter().flat_map(|changes| changes.keys()).cloned().collect();
+        let (seen, settings) = (&mut self.seen, &self.settings);
+        let appended = self.journal.append_and(&mut self.ledger, entry.clone(), || {
+            *seen = Some(proxy_seen(settings));
+            Ok(())
+        });
+        if let Err(e) = appended {
             // What was done is done; a restart finds the task in flight and its verdict in the task file.
             tracing::error!(error = %e, "a verdict is not on the disk");
             self.ledger.apply(entry);
         }
+        self.compare(names.iter());
         match (done, self.units.take(), &mut self.index) {
             (Some(true), Some(units), Some(index)) => {
                 if units.keys().any(|path| index.is_whole(path)) {
@@ -331,6 +359,18 @@ impl Hands {
             // What a reload reads may be settings of ours, and files that are no units.
             self.forget_configuration();
         }
+    }
+}
+
+fn proxy_seen(settings: &Settings) -> ProxySeen {
+    let Ok(master) = pid_file::master(&settings.pid_file) else { return ProxySeen::default() };
+    let pid = master.pid();
+    ProxySeen {
+        master: Some(pid),
+        workers: proxy::children(pid),
+        quarantined: quarantined(&settings.task_file),
+        // Of this master: the file outlives the one that wrote it.
+        verified: verify::last(&settings.task_file).filter(|finding| finding.master == pid),
     }
 }
 

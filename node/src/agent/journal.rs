@@ -12,12 +12,13 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dysvr_proto::digest;
 use dysvr_proto::planted::{Bug, planted};
 
 use super::ledger::{Entry, Ledger};
-use crate::os::start_writing;
+use super::syncer::Syncer;
 use crate::task::file::{Durability, write_whole_as};
 
 /// Rewritten when it has grown to this and to twice its first line: a megabyte is read in milliseconds.
@@ -33,7 +34,8 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    syncer: Syncer,
     /// Where the next line goes.
     end: u64,
     /// Where the file ends.
@@ -85,7 +87,7 @@ impl Journal {
         bytes.resize(size as usize, 0);
         write_whole_as(&path, &bytes, MODE, Durability::Synced)?;
         let file = OpenOptions::new().write(true).open(&path)?;
-        Ok(Self { path, file, end, size, whole_size: end })
+        Ok(Self { path, file: Arc::new(file), syncer: Syncer::default(), end, size, whole_size: end })
     }
 
     /// Whether another process has moved the journal on since this one last did: whoever opens it makes a new file.
@@ -116,11 +118,12 @@ impl Journal {
             bytes.resize((self.size - self.end) as usize, 0);
         }
         let described = |e: io::Error| io::Error::new(e.kind(), format!("the journal could not be written: {e}"));
-        let synced = || if planted(Bug::JournalUnsynced) { Ok(()) } else { self.file.sync_data() };
         let written = self.file.write_all_at(&bytes, self.end).map_err(described).and_then(|()| {
-            start_writing(&self.file);
-            meanwhile()?;
-            synced().map_err(described)
+            if planted(Bug::JournalUnsynced) {
+                return meanwhile();
+            }
+            let (synced, done) = self.syncer.sync_and(&self.file, meanwhile);
+            done.and(synced.map_err(described))
         });
         if let Err(e) = written {
             self.size = former_size;
@@ -134,7 +137,7 @@ impl Journal {
         ledger.apply(entry);
         if self.end > REWRITE_AT.max(2 * self.whole_size) {
             match Self::rewrite(self.path.clone(), ledger) {
-                Ok(new) => *self = new,
+                Ok(new) => *self = Self { syncer: std::mem::take(&mut self.syncer), ..new },
                 Err(e) => tracing::warn!(error = %e, "the journal could not be rewritten and grows on"),
             }
         }
@@ -328,7 +331,7 @@ mod tests {
         }
         assert!(journal.size > ROOM);
         assert_eq!(Journal::peek(dir.path()).unwrap().unwrap(), ledger);
-        journal.file = File::open(&path).unwrap(); // nothing can be written to it
+        journal.file = File::open(&path).unwrap().into(); // nothing can be written to it
         assert!(journal.append(&mut ledger, begin(300)).is_err());
         assert_eq!(Journal::peek(dir.path()).unwrap().unwrap(), ledger);
         Journal::open(dir.path()).unwrap();

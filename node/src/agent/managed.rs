@@ -1,8 +1,7 @@
 //! The managed files: those below the configuration's directory that tasks write. Their names, and their digests.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -167,47 +166,14 @@ pub struct Manifest(pub BTreeMap<FileName, ContentDigest>);
 impl Manifest {
     /// The digest of the whole set, as controllers compute it.
     pub fn digest(&self) -> Digest {
-        digest::of_files_in_order(self.digests_in_order().map(|(name, digest)| (name.as_str(), digest)))
+        digest::of_files_in_order(self.0.iter().map(|(name, digest)| (name.as_str(), digest.0)))
     }
 
     /// The names in which two sets differ, sorted.
-    pub fn differing(&self, other: &Self) -> Vec<FileName> {
-        changes(self.digests_in_order(), other.digests_in_order()).map(|(name, _)| name.clone()).collect()
+    pub fn differing(&self, other: &Self) -> BTreeSet<FileName> {
+        let names = self.0.keys().chain(other.0.keys());
+        names.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect()
     }
-
-    /// The files in the order of their names, with bare digests.
-    pub fn digests_in_order(&self) -> impl Iterator<Item = (&FileName, Digest)> {
-        self.0.iter().map(|(name, digest)| (name, digest.0))
-    }
-}
-
-/// What must happen to one set of files to make it another one: names with their new digest, or `None` for one that goes.
-/// Both in the order of names, so that one walk through both does: it is made for each task, on all files of the node.
-pub fn changes<'m>(
-    before: impl Iterator<Item = (&'m FileName, Digest)>,
-    after: impl Iterator<Item = (&'m FileName, Digest)>,
-) -> impl Iterator<Item = (&'m FileName, Option<ContentDigest>)> {
-    let (mut before, mut after) = (before.peekable(), after.peekable());
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (before.peek(), after.peek()) {
-                (Some((was, _)), Some((is, _))) => was.cmp(is),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return None,
-            };
-            match order {
-                Ordering::Less => return before.next().map(|(name, _)| (name, None)),
-                Ordering::Greater => return after.next().map(|(name, digest)| (name, Some(ContentDigest(digest)))),
-                Ordering::Equal => {
-                    let (was, is) = (before.next()?, after.next()?);
-                    if was.1 != is.1 {
-                        return Some((is.0, Some(ContentDigest(is.1))));
-                    }
-                }
-            }
-        }
-    })
 }
 
 #[cfg(test)]
@@ -264,8 +230,8 @@ mod tests {
             (name("b.conf"), ContentDigest::of(b"B")),
             (name("c.conf"), ContentDigest::of(b"c")),
         ]));
-        assert_eq!(one.differing(&two), [name("a.conf"), name("b.conf"), name("c.conf")]);
-        assert_eq!(one.differing(&one), []);
+        assert_eq!(one.differing(&two), ["a.conf", "b.conf", "c.conf"].map(name).into());
+        assert!(one.differing(&one).is_empty());
         let json = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), one);
         assert!(serde_json::from_str::<Manifest>(&json.replace("a.conf", "../a.conf")).is_err());

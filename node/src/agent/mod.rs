@@ -30,6 +30,7 @@ pub mod run;
 pub mod show;
 pub mod state;
 pub mod supervise;
+pub mod syncer;
 pub mod tasks;
 pub mod undo;
 pub mod unit;

@@ -1,5 +1,6 @@
 //! What the agent says of itself and of its tasks: domain types, and their one conversion to the wire.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dysvr_proto::digest::Digest;
@@ -86,7 +87,7 @@ pub struct Observed {
     /// Of the managed files as they are on disk.
     pub digest: Digest,
     /// The files that differ from what `revision` left.
-    pub drifted: Vec<FileName>,
+    pub drifted: BTreeSet<FileName>,
     /// The proxy.
     pub proxy: ProxySeen,
 }

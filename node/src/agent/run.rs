@@ -239,8 +239,10 @@ impl Agent {
         if self.told.as_ref() == Some(&observed) {
             return;
         }
-        if !observed.drifted.is_empty() && self.told.as_ref().is_none_or(|told| told.drifted != observed.drifted) {
-            tracing::warn!(files = observed.drifted.len(), first = %observed.drifted[0], "drift: changed by hand");
+        if let Some(first) = observed.drifted.first()
+            && self.told.as_ref().is_none_or(|told| told.drifted != observed.drifted)
+        {
+            tracing::warn!(files = observed.drifted.len(), %first, "drift: changed by hand");
         }
         self.send(wire::from_node::Kind::Observed(observed.to_wire()));
         self.told = Some(observed);

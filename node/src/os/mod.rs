@@ -21,7 +21,6 @@ pub mod zone;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -33,12 +32,6 @@ pub fn is_same(path: &Path, held: &File) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
-}
-
-/// Has the kernel begin to write a file's data, without waiting: a sync that comes soon waits less. A hint.
-pub fn start_writing(file: &File) {
-    // SAFETY: takes a descriptor, which is open, and no memory.
-    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// `98: Address already in use`, as nginx prints an error of the system.

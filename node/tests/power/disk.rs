@@ -33,13 +33,17 @@ pub fn write(folders: &[&Path], files: &Files) {
 pub fn possible(trace: &Trace, before: &Files, cut: usize) -> Vec<Files> {
     let ops = &trace.ops[..cut];
     let is_safe = |(at, op): (usize, &Op)| {
+        // A sync that had begun before does not count.
         let mut later = ops[at..].iter();
         match op {
             Op::Write { file, .. } | Op::Truncate { file, .. } => {
-                later.any(|op| matches!(op, Op::SyncFile(synced) if synced == file))
+                later.any(|op| matches!(op, Op::SyncFile { file: synced, since } if synced == file && *since > at))
             }
             Op::Name { path, .. } | Op::Unlink(path) => {
-                later.any(|op| matches!(op, Op::SyncFolder(folder) if Some(folder.as_path()) == path.parent()))
+                let parent = path.parent();
+                later.any(
+                    |op| matches!(op, Op::SyncFolder { path, since } if Some(path.as_path()) == parent && *since > at),
+                )
             }
             _ => true,
         }
@@ -69,7 +73,7 @@ pub fn possible(trace: &Trace, before: &Files, cut: usize) -> Vec<Files> {
                     content[*at..at + bytes.len()].copy_from_slice(bytes);
                 }
                 Op::Truncate { file, len } => contents.entry(*file).or_default().resize(*len, 0),
-                Op::SyncFile(_) | Op::SyncFolder(_) | Op::Tell(_) | Op::Signal => {}
+                Op::SyncFile { .. } | Op::SyncFolder { .. } | Op::Tell(_) | Op::Signal => {}
             }
         }
         names.into_iter().map(|(path, file)| (path, contents.get(&file).cloned().unwrap_or_default())).collect()

@@ -14,10 +14,10 @@ pub enum Op {
     Write { file: usize, at: usize, bytes: Vec<u8> },
     /// A file's length changes.
     Truncate { file: usize, len: usize },
-    /// A file's bytes are on the disk.
-    SyncFile(usize),
-    /// The names in a folder are on the disk.
-    SyncFolder(PathBuf),
+    /// A file's bytes, as they were after the first `since` operations, are on the disk.
+    SyncFile { file: usize, since: usize },
+    /// The names in a folder, as they were then, are on the disk.
+    SyncFolder { path: PathBuf, since: usize },
     /// Standard output says something.
     Tell(String),
     /// Somebody is signalled.
@@ -34,21 +34,28 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads the lines; files outside of `folders` are left out.
+    /// Reads the lines; files outside of `folders` are left out. Another thread's calls may come between the beginning and the
+    /// end of one: it has happened when it has ended, and a sync that long makes durable what was there when it began.
     pub fn read(text: &str, folders: &[&Path], before: impl Iterator<Item = PathBuf>) -> Self {
         let mut trace = Self { before: before.zip(0..).collect(), ops: Vec::new() };
         let (mut names, mut next) = (trace.before.clone(), trace.before.len());
         let mut offsets: BTreeMap<usize, usize> = BTreeMap::new();
         let inside = |path: &Path| folders.iter().any(|folder| path.starts_with(folder));
+        // Of each thread, the call that it is in, and how many operations there were when that began.
+        let mut begun: BTreeMap<&str, (String, usize)> = BTreeMap::new();
         for line in text.lines() {
-            assert!(
-                !line.contains("<unfinished") && !line.contains("resumed>"),
-                "calls of two threads at once: {line}"
-            );
-            let Some((call, rest)) = line.split_once(' ').map_or(line, |(_, rest)| rest.trim_start()).split_once('(')
-            else {
+            let Some((thread, line)) = line.split_once(' ') else { continue };
+            let (mut line, mut since) = (line.trim_start().to_owned(), trace.ops.len());
+            if let Some(call) = line.strip_suffix(" <unfinished ...>") {
+                begun.insert(thread, (call.to_owned(), since));
                 continue;
-            };
+            }
+            if line.starts_with("<... ") {
+                let (call, end) = (begun.remove(thread), line.split_once(" resumed>"));
+                let ((call, at), (_, end)) = call.zip(end).expect("what goes on has begun");
+                (line, since) = (call + end, at);
+            }
+            let Some((call, rest)) = line.split_once('(') else { continue };
             if rest.contains(") = -1 ") {
                 continue;
             }
@@ -98,8 +105,8 @@ impl Trace {
                     }
                 }
                 "fsync" | "fdatasync" => match (file, of) {
-                    (Some(file), _) => trace.ops.push(Op::SyncFile(file)),
-                    (None, Some(folder)) => trace.ops.push(Op::SyncFolder(folder)),
+                    (Some(file), _) => trace.ops.push(Op::SyncFile { file, since }),
+                    (None, Some(path)) => trace.ops.push(Op::SyncFolder { path, since }),
                     (None, None) => {}
                 },
                 "pidfd_send_signal" => trace.ops.push(Op::Signal),

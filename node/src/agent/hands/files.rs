@@ -56,7 +56,9 @@ impl Hands {
         {
             return Err(format!("disk: the machine went down before {name} was durable"));
         }
-        self.disk.settle(changes.keys()).map_err(|e| format!("disk: {e}"))
+        let settled = self.disk.settle(changes.keys());
+        self.compare(changes.keys());
+        settled.map_err(|e| format!("disk: {e}"))
     }
 
     /// A file of a task that was found which has its former content: its new name never reached the disk. One that has
@@ -84,6 +86,9 @@ impl Hands {
         self.staged = Staged::default();
         let former = self.former().map_err(|e| e.to_string())?;
         undo::restore(self.layout.conf_dir(), &former).map_err(|e| e.to_string())?;
-        self.disk.refresh(former.iter().map(|former| &former.name)).map(drop).map_err(|e| e.to_string())
+        let names = || former.iter().map(|former| &former.name);
+        let looked = self.disk.refresh(names());
+        self.compare(names());
+        looked.map(drop).map_err(|e| e.to_string())
     }
 }

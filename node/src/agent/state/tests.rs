@@ -121,12 +121,15 @@ impl World {
                 self.staged.clear(); // an earlier process has taken it along
                 Input::Locked(Ok(self.ledger.in_flight.clone()))
             }
-            Effect::Check(order) => Input::Checked(Ok(Standing {
-                checked: check(&order, &self.ledger, &manifest(&self.disk)),
-                last_task: self.ledger.last_task,
-                in_flight: self.ledger.in_flight.clone(),
-                task_timeout: Duration::from_secs(10),
-            })),
+            Effect::Check(order) => {
+                let disk = manifest(&self.disk);
+                Input::Checked(Ok(Standing {
+                    checked: check(&order, &self.ledger, &disk, &self.ledger.files.differing(&disk)),
+                    last_task: self.ledger.last_task,
+                    in_flight: self.ledger.in_flight.clone(),
+                    task_timeout: Duration::from_secs(10),
+                }))
+            }
             Effect::Plan { reload, disk, .. } => {
                 let line = |kind, id: u64| PlannedLine { vsvc_ids: vec![id], ..PlannedLine::new(kind) };
                 let lines = match disk.is_empty() {
