@@ -1,9 +1,9 @@
 //! Changes vhosts in place as an operator without an agent does (files, task line, signal, verdict), with as little
-//! processor time of its own as it can: it sleeps until the task file moves.
+//! processor time of its own as it can: it sleeps until the master is through with the task file.
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Driver {
     master: i32,
     file: TaskFile,
-    inotify: Inotify,
+    watch: Watch,
     last_task: u64,
     last_conf: Option<PathBuf>,
 }
@@ -56,9 +56,8 @@ impl Driver {
     pub fn new(proxy: &Proxy) -> Result<Self> {
         let file = proxy.prefix.task_file();
         let directory = file.path.parent().context("the task file has no directory")?;
-        let inotify = Inotify::init().context("starting inotify")?;
-        inotify.watches().add(directory, WatchMask::MOVED_TO).context("watching the task file's directory")?;
-        Ok(Self { master: proxy.master(), file, inotify, last_task: 0, last_conf: None })
+        let watch = Watch::new(directory)?;
+        Ok(Self { master: proxy.master(), file, watch, last_task: 0, last_conf: None })
     }
 
     /// Writes the vhost's file (or removes it) and has the proxy do so.
@@ -95,26 +94,18 @@ impl Driver {
         if let Some(former) = self.last_conf.replace(conf) {
             fs::remove_file(former).context("removing the former task's configuration")?;
         }
-        self.watch_file()?;
+        self.watch.forget()?;
         let begin = Instant::now();
         signal::send_dysvr(self.master)?;
         let done = self.verdict(task_id, begin)?;
         Ok(Ran { begin, done })
     }
 
-    /// The file itself is watched too, in case it is written over instead of replaced; anything else in its directory
-    /// would wake this program while it measures. What has happened so far is forgotten.
-    fn watch_file(&mut self) -> Result<()> {
-        self.inotify.watches().add(&self.file.path, WatchMask::MODIFY).context("watching the task file")?;
-        while self.moved(Duration::ZERO)? {}
-        Ok(())
-    }
-
     fn verdict(&mut self, task_id: u64, begin: Instant) -> Result<Instant> {
         loop {
             // A master that was still at work may have taken the task before the signal, and what it did then has been
             // forgotten: so nobody waits for ever.
-            self.moved(LOOK)?;
+            self.watch.moved(LOOK)?;
             let text = fs::read_to_string(&self.file.path).context("reading the task file")?;
             match status(&text, task_id) {
                 Some('D') => return Ok(Instant::now()),
@@ -123,12 +114,35 @@ impl Driver {
             }
         }
     }
+}
 
-    /// Waits for something to happen to the task file.
-    fn moved(&mut self, limit: Duration) -> Result<bool> {
+/// Wakes when a file of a directory is closed behind a change, or replaced: that is once for a task, behind its verdict.
+/// Each letter before is a write, which would wake this program on a processor where a worker is to run; and a watch of
+/// the file itself, a new one for each task, leaves the kernel one to take down, which it does on such a processor, too.
+#[derive(Debug)]
+pub(super) struct Watch {
+    inotify: Inotify,
+}
+
+impl Watch {
+    pub(super) fn new(directory: &Path) -> Result<Self> {
+        let inotify = Inotify::init().context("starting inotify")?;
+        let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO;
+        inotify.watches().add(directory, mask).with_context(|| format!("watching {}", directory.display()))?;
+        Ok(Self { inotify })
+    }
+
+    /// Forgets what has happened so far.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        while self.moved(Duration::ZERO)? {}
+        Ok(())
+    }
+
+    /// Waits for something to happen; whether it did.
+    pub(super) fn moved(&mut self, limit: Duration) -> Result<bool> {
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let mut poll = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
-        if nix::poll::poll(&mut poll, timeout).context("waiting for the task file")? == 0 {
+        if nix::poll::poll(&mut poll, timeout).context("waiting for a file")? == 0 {
             return Ok(false);
         }
         let mut buffer = [0; 4096];

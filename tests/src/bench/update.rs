@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::bare::Bare;
 use super::corpus::{self, Vhost, WHO};
 use super::driver::Driver;
 use super::spent::Spent;
@@ -36,6 +37,15 @@ pub struct Figures {
     pub served_ms: Vec<f64>,
     /// Per update of master and workers, one for each block of updates.
     pub spent: Vec<Spent>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// A size each.
+    pub sizes: Vec<Figures>,
+    /// The wake-ups of an update without its work, a round whenever each size has had one, in ms.
+    pub bare_ms: Vec<f64>,
 }
 
 impl Figures {
@@ -81,7 +91,7 @@ struct Size {
 ///
 /// # Errors
 /// When a task fails, or a worker does not serve what it should: a figure without a proof is none.
-pub fn measure(sizes: &[usize], rounds: usize) -> Result<Vec<Figures>> {
+pub fn measure(sizes: &[usize], rounds: usize) -> Result<Measured> {
     let mut all = Vec::new();
     let bar = progress("starting the sizes".to_owned(), sizes.len() as u64);
     for &vhosts in sizes {
@@ -96,6 +106,8 @@ pub fn measure(sizes: &[usize], rounds: usize) -> Result<Vec<Figures>> {
             size.round()?;
         }
     }
+    let mut bare = Bare::start()?;
+    let mut bare_ms = Vec::with_capacity(rounds * KINDS.len());
     let bar = progress("updates: latency".to_owned(), rounds as u64);
     for round in 0..rounds {
         let turn = round % all.len().max(1);
@@ -107,6 +119,7 @@ pub fn measure(sizes: &[usize], rounds: usize) -> Result<Vec<Figures>> {
                 size.ask(kind)?;
                 size.figures.served_ms.push(ms);
             }
+            bare_ms.push(bare.round()?);
         }
         all.rotate_right(turn);
         bar.inc(1);
@@ -131,7 +144,7 @@ pub fn measure(sizes: &[usize], rounds: usize) -> Result<Vec<Figures>> {
         // The master may have a child more: the one that compares it with its files.
         ensure!(size.processes.is_subset(&now), "workers were replaced: {:?} are now {now:?}", size.processes);
     }
-    Ok(all.into_iter().map(|size| size.figures).collect())
+    Ok(Measured { sizes: all.into_iter().map(|size| size.figures).collect(), bare_ms })
 }
 
 impl Size {

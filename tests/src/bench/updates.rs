@@ -13,6 +13,8 @@ use super::{Peer, figures, reload, update};
 pub struct Updates {
     /// Ours, a size each, measured in turn.
     pub ours: Vec<update::Figures>,
+    /// Wake-ups without any work, between ours, in ms.
+    pub bare_ms: Vec<f64>,
     /// Peers.
     pub peers: Vec<reload::Figures>,
 }
@@ -57,6 +59,12 @@ impl Part for Updates {
             row.push(one.served_ms.len().to_string());
             rows.push(row);
         }
+        if !self.bare_ms.is_empty() {
+            let mut row = vec![String::new(), "the same wake-ups, no work".to_owned()];
+            row.extend([millis(figures::median(&self.bare_ms)), millis(figures::quantile(&self.bare_ms, 0.99))]);
+            row.extend([String::new(), String::new(), String::new(), String::new(), self.bare_ms.len().to_string()]);
+            rows.push(row);
+        }
         for one in &self.peers {
             let mut row = vec![print::count(one.vhosts), format!("{}, {}", one.peer.name(), one.way)];
             row.extend([millis(one.served()), millis(figures::quantile(&one.served_ms, 0.99)), String::new()]);
@@ -76,6 +84,10 @@ impl Part for Updates {
             let size = print::count(one.vhosts);
             goals.push(Goal::at_most(format!("signal → every worker serves, {size}"), one.served(), 0.3, millis));
             goals.push(Goal::at_most(format!("p99 of it, {size}"), one.p99(), 2.0, millis));
+        }
+        if !self.bare_ms.is_empty() {
+            let median = millis(figures::median(&self.bare_ms));
+            goals.push(Goal::beside("the same wake-ups without any work".to_owned(), median));
         }
         if let Some((small, large, ratio)) = self.growth() {
             let figure = format!("the same at {} against {}", print::count(large), print::count(small));
@@ -139,6 +151,6 @@ impl Part for Updates {
                 })
             })
             .collect();
-        json!({"dysvr": ours, "peers": peers, "growth": self.growth().map(|(_, _, ratio)| ratio)})
+        json!({"dysvr": ours, "bare_ms": self.bare_ms, "peers": peers, "growth": self.growth().map(|(_, _, ratio)| ratio)})
     }
 }

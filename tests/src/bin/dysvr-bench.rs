@@ -146,7 +146,8 @@ fn run(options: &Options) -> Result<()> {
 
 fn updates(options: &Options) -> Result<Updates> {
     let sizes = options.sizes();
-    let ours = update::measure(&sizes, options.or(options.rounds, 300, 50)).context("measuring updates")?;
+    let update::Measured { sizes: ours, bare_ms } =
+        update::measure(&sizes, options.or(options.rounds, 300, 50)).context("measuring updates")?;
     let mut peers = Vec::new();
     // At 100,000 one reload of nginx takes minutes: its search for equal upstreams is quadratic.
     for &vhosts in sizes.iter().filter(|vhosts| !options.alone && **vhosts <= 10_000) {
@@ -154,5 +155,5 @@ fn updates(options: &Options) -> Result<Updates> {
         peers.push(reload::nginx(vhosts, reloads).with_context(|| format!("nginx at {vhosts} vhosts"))?);
         peers.extend(haproxy::measure(vhosts, reloads).with_context(|| format!("haproxy at {vhosts} vhosts"))?);
     }
-    Ok(Updates { ours, peers })
+    Ok(Updates { ours, bare_ms, peers })
 }
