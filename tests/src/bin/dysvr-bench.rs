@@ -106,7 +106,7 @@ fn run(options: &Options) -> Result<()> {
         done(Box::new(figures));
     }
     if options.wants(Measurement::Agent) {
-        done(Box::new(agent::measure(1000, options.or(None, 300, 50)).context("measuring the agent")?));
+        done(Box::new(agent::measure(10_000, options.or(None, 300, 50)).context("measuring the agent")?));
     }
     if options.wants(Measurement::Sizes) {
         let sizes: Vec<usize> = options.sizes().into_iter().filter(|vhosts| *vhosts >= 10_000).collect();
