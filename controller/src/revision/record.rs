@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dysvr_proto::digest::{self, Digest};
+use dysvr_proto::digest::{self, Digest, fnv};
 use dysvr_proto::id::{Revision, RolloutId};
 use serde::{Deserialize, Serialize};
 
@@ -111,11 +111,8 @@ pub type Manifest = BTreeMap<String, FileEntry>;
 
 /// The page that a file stands on: FNV-1a of its name. Part of the stored format.
 pub fn page_of(name: &str) -> u8 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let hash = name.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
     // Below PAGES, which is a byte.
-    (hash % u64::from(PAGES)) as u8
+    (fnv(name) % u64::from(PAGES)) as u8
 }
 
 /// Digests as hexadecimal text.

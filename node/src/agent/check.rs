@@ -38,7 +38,7 @@ pub enum Checked {
 }
 
 /// Checks an order. `disk` are the managed files as they are, `drifted` those in which they differ from the ledger's: of a
-/// task that names a few files nothing but the digest goes through all of them.
+/// task that names a few files nothing goes through all of them.
 pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest, drifted: &BTreeSet<FileName>) -> Checked {
     let step = match &order.origin {
         Origin::Hand(_) => return by_hand(order, disk),
@@ -68,7 +68,7 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest, drifted: &BTreeSet
         Served::Unknown => Err("what the proxy serves is not known since a failed task".to_owned()),
         Served::Known(by_hand) => {
             let is_served = |name: &FileName| match by_hand.get(name) {
-                Some(digest) => disk.0.get(name) == digest.as_ref(),
+                Some(digest) => disk.get(name) == digest.as_ref(),
                 None => false,
             };
             match drifted.iter().find(|name| !is_served(name)) {
@@ -81,7 +81,7 @@ pub fn check(order: &Order, ledger: &Ledger, disk: &Manifest, drifted: &BTreeSet
     let mut all: FileChanges = drifted
         .iter()
         .map(|name| (name.clone(), after.get(name)))
-        .filter(|(name, digest)| ledger.files.0.get(name) != digest.as_ref())
+        .filter(|(name, digest)| ledger.files.get(name) != digest.as_ref())
         .collect();
     if served.is_ok() && disk_changes.is_empty() {
         return Checked::Nothing { changes: all };
@@ -94,11 +94,11 @@ fn by_hand(order: &Order, disk: &Manifest) -> Checked {
     let mut changed = FileChanges::new();
     for (name, content) in &order.write {
         let digest = ContentDigest::of(content);
-        if disk.0.get(name) != Some(&digest) {
+        if disk.get(name) != Some(&digest) {
             changed.insert(name.clone(), Some(digest));
         }
     }
-    let removed = order.remove.iter().filter(|name| disk.0.contains_key(*name));
+    let removed = order.remove.iter().filter(|name| disk.contains(name));
     changed.extend(removed.map(|name| (name.clone(), None)));
     // Files that stand on disk already, changed by hand, are part of what becomes served.
     let mut all = changed.clone();
@@ -152,35 +152,25 @@ impl<'a> After<'a> {
     fn get(&self, name: &FileName) -> Option<ContentDigest> {
         match self.changed.get(name) {
             Some(digest) => *digest,
-            None => self.kept.and_then(|kept| kept.0.get(name)).copied(),
+            None => self.kept.and_then(|kept| kept.get(name)).copied(),
         }
     }
 
-    /// Of all its files, in one walk through those that are kept and those that are changed.
+    /// Of all its files.
     fn digest(&self) -> Digest {
-        let kept = self.kept.iter().flat_map(|kept| kept.0.iter()).map(|(name, digest)| (name, *digest));
         let changed = self.changed.iter().map(|(name, digest)| (*name, *digest));
-        let (mut kept, mut changed) = (kept.peekable(), changed.peekable());
-        let next = || loop {
-            let Some(&(name, digest)) = changed.peek() else { break kept.next() };
-            if let Some(before) = kept.next_if(|(other, _)| *other < name) {
-                break Some(before);
-            }
-            kept.next_if(|(other, _)| *other == name);
-            changed.next();
-            if let Some(digest) = digest {
-                break Some((name, digest));
-            }
-        };
-        digest::of_files_in_order(std::iter::from_fn(next).map(|(name, digest)| (name.as_str(), digest.0)))
+        match self.kept {
+            Some(kept) => kept.digest_with(changed),
+            None => Manifest::default().digest_with(changed),
+        }
     }
 
     /// What makes it of the files that there are.
     fn changes(&self, disk: &Manifest) -> FileChanges {
-        let gone = disk.0.keys().filter(|_| self.kept.is_none()).map(|name| (name, None));
+        let gone = self.kept.is_none().then(|| disk.names()).into_iter().flatten().map(|name| (name, None));
         let named = gone.chain(self.changed.iter().map(|(name, digest)| (*name, *digest)));
         let named: BTreeMap<&FileName, Option<ContentDigest>> = named.collect();
-        let differ = named.into_iter().filter(|(name, digest)| disk.0.get(*name) != digest.as_ref());
+        let differ = named.into_iter().filter(|(name, digest)| disk.get(name) != digest.as_ref());
         differ.map(|(name, digest)| (name.clone(), digest)).collect()
     }
 }
@@ -199,7 +189,7 @@ mod tests {
     }
 
     fn manifest(files: &[(&str, &str)]) -> Manifest {
-        Manifest(files.iter().map(|(n, c)| (name(n), ContentDigest::of(c.as_bytes()))).collect())
+        files.iter().map(|(n, c)| (name(n), ContentDigest::of(c.as_bytes()))).collect()
     }
 
     /// A node at revision 5 and epoch 2 that has a.conf and b.conf.
@@ -254,13 +244,13 @@ mod tests {
                     let step = Step { whole, ..step(5, 6, [0; 32]) };
                     let order = order(&[(written, "new")], &[removed], step.clone());
                     let mut files = if whole { Manifest::default() } else { disk.clone() };
-                    files.0.remove(removed);
-                    files.0.insert(name(written), ContentDigest::of(b"new"));
+                    files.remove(&name(removed));
+                    files.insert(name(written), ContentDigest::of(b"new"));
                     let after = After::of(&order, &step, &disk);
                     assert_eq!(after.digest(), files.digest(), "{written} is written, {removed} removed");
                     let changes = after.changes(&disk);
                     assert!(changes.keys().eq(&disk.differing(&files)), "{changes:?}");
-                    assert!(changes.iter().all(|(name, digest)| files.0.get(name) == digest.as_ref()));
+                    assert!(changes.iter().all(|(name, digest)| files.get(name) == digest.as_ref()));
                 }
             }
         }

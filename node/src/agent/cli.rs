@@ -256,7 +256,7 @@ fn status(layout: &Layout) -> io::Result<String> {
 
 fn look(conf_dir: &Path, ledger: &super::ledger::Ledger) -> io::Result<Observed> {
     let mut disk = Disk::new(conf_dir);
-    disk.refresh_all(ledger.files.0.keys())?;
+    disk.refresh_all(ledger.files.names())?;
     Ok(Observed {
         digest: disk.manifest().digest(),
         drifted: ledger.files.differing(disk.manifest()),

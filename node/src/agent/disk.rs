@@ -1,6 +1,5 @@
 //! The managed files on disk: what there is, kept up to date with what changes, and the writing of new ones.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -28,15 +27,13 @@ pub struct Disk {
     conf_dir: PathBuf,
     manifest: Manifest,
     stamps: BTreeMap<FileName, Stamp>,
-    /// Of the manifest, once it was asked for.
-    digest: OnceCell<Digest>,
 }
 
 impl Disk {
     /// Of a configuration's directory; nothing is read yet.
     pub fn new(conf_dir: &Path) -> Self {
         let (manifest, stamps) = (Manifest::default(), BTreeMap::new());
-        Self { conf_dir: conf_dir.to_owned(), manifest, stamps, digest: OnceCell::new() }
+        Self { conf_dir: conf_dir.to_owned(), manifest, stamps }
     }
 
     /// What there was when it was last looked at.
@@ -46,13 +43,13 @@ impl Disk {
 
     /// The digest of that.
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| self.manifest.digest())
+        self.manifest.digest()
     }
 
     /// Looks at all: everything in the managed directories, and `others` (the files that tasks have named).
     pub fn refresh_all<'n>(&mut self, others: impl Iterator<Item = &'n FileName>) -> io::Result<bool> {
         let mut names: Vec<FileName> = others.cloned().collect();
-        names.extend(self.manifest.0.keys().cloned());
+        names.extend(self.manifest.names().cloned());
         for directory in DIRECTORIES {
             list(&self.conf_dir, &self.conf_dir.join(directory), &mut names)?;
         }
@@ -75,7 +72,6 @@ impl Disk {
             if stamp == self.stamps.get(name).copied() {
                 continue;
             }
-            self.digest.take();
             match stamp {
                 Some(stamp) => {
                     let digest = match fs::read(&path) {
@@ -83,11 +79,11 @@ impl Disk {
                         Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // the next look sees that
                         Err(e) => return Err(e),
                     };
-                    changed |= self.manifest.0.insert(name.clone(), digest) != Some(digest);
+                    changed |= self.manifest.insert(name.clone(), digest) != Some(digest);
                     self.stamps.insert(name.clone(), stamp);
                 }
                 None => {
-                    changed |= self.manifest.0.remove(name).is_some();
+                    changed |= self.manifest.remove(name).is_some();
                     self.stamps.remove(name);
                 }
             }
@@ -149,7 +145,7 @@ impl Disk {
             directories.iter().try_for_each(|directory| sync_if_there(directory))?;
         }
         self.refresh(names)?;
-        self.digest();
+        self.digest(); // hashes what has changed
         Ok(())
     }
 }
@@ -242,14 +238,14 @@ mod tests {
         fs::write(at("other.conf"), "x").unwrap();
         let mut disk = Disk::new(dir.path());
         assert!(disk.refresh_all([name("common.conf")].iter()).unwrap());
-        let names: Vec<_> = disk.manifest().0.keys().map(FileName::as_str).collect();
-        assert_eq!(names, ["auto_vhost/a.conf", "common.conf"]);
+        let names: BTreeSet<_> = disk.manifest().names().map(FileName::as_str).collect();
+        assert_eq!(names, ["auto_vhost/a.conf", "common.conf"].into());
         assert!(!disk.refresh_all([].iter()).unwrap());
 
         write_whole(&at("auto_vhost/a.conf"), b"B", Durability::Visible).unwrap();
         fs::remove_file(at("common.conf")).unwrap();
         assert!(disk.refresh_all([].iter()).unwrap());
-        assert_eq!(disk.manifest().0, [(name("auto_vhost/a.conf"), ContentDigest::of(b"B"))].into());
+        assert_eq!(*disk.manifest(), [(name("auto_vhost/a.conf"), ContentDigest::of(b"B"))].into_iter().collect());
     }
 
     #[test]
@@ -272,7 +268,7 @@ mod tests {
         assert!(gone.path(dir.path()).exists() && !new.path(dir.path()).exists(), "nothing is changed yet");
         disk.place(staged).unwrap();
         disk.settle(changes.keys()).unwrap();
-        assert_eq!(disk.manifest().0, [(new.clone(), ContentDigest::of(b"N"))].into());
+        assert_eq!(*disk.manifest(), [(new.clone(), ContentDigest::of(b"N"))].into_iter().collect());
         assert_eq!(fs::read(new.path(dir.path())).unwrap(), b"N");
 
         let key = name("certs/a.key");
@@ -286,7 +282,7 @@ mod tests {
             (0..40).map(|i| (name(&format!("auto_vhost/{i}.conf")), Some(ContentDigest::of(b"M")))).collect();
         let order = Order { write: many.keys().map(|name| (name.clone(), b"M".to_vec())).collect(), ..order };
         write(&mut disk, &order, &many);
-        assert_eq!(disk.manifest().0.len(), 42);
+        assert_eq!(disk.manifest().count(), 42);
         // What is staged and not placed leaves nothing behind.
         drop(disk.stage(&order, &many, &many).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("auto_vhost")).unwrap().count(), 41);

@@ -180,7 +180,7 @@ impl Hands {
 
     /// Looks at all managed files.
     pub fn look_at_all(&mut self) -> io::Result<bool> {
-        let changed = self.disk.refresh_all(self.ledger.files.0.keys());
+        let changed = self.disk.refresh_all(self.ledger.files.names());
         self.drifted = self.ledger.files.differing(self.disk.manifest());
         if !matches!(changed, Ok(false)) {
             self.index = None;
@@ -191,7 +191,7 @@ impl Hands {
     /// These files may have changed, or what the ledger knows of them.
     fn compare<'n>(&mut self, names: impl Iterator<Item = &'n FileName>) {
         for name in names {
-            if self.ledger.files.0.get(name) == self.disk.manifest().0.get(name) {
+            if self.ledger.files.get(name) == self.disk.manifest().get(name) {
                 self.drifted.remove(name);
             } else {
                 self.drifted.insert(name.clone());
@@ -208,7 +208,7 @@ impl Hands {
 
     /// Whether a file is managed.
     pub fn is_managed(&self, name: &FileName) -> bool {
-        name.is_in_managed_directory() || self.ledger.files.0.contains_key(name)
+        name.is_in_managed_directory() || self.ledger.files.contains(name)
     }
 
     /// What the node has and runs.

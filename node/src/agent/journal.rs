@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((&again, damaged), (&ledger, None));
         assert!(journal.is_stale().unwrap());
         assert_eq!(again.revision, Revision(3));
-        assert_eq!(again.files.0.len(), 3);
+        assert_eq!(again.files.count(), 3);
         assert_eq!(again.in_flight.unwrap().tasks, [TaskId(4)]);
         assert!(again.answers.iter().any(|a| a.report.id == "t3"));
     }

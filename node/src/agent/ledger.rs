@@ -179,8 +179,8 @@ impl Ledger {
     fn change_files(&mut self, changes: FileChanges) {
         for (name, digest) in changes {
             match digest {
-                Some(digest) => self.files.0.insert(name, digest),
-                None => self.files.0.remove(&name),
+                Some(digest) => self.files.insert(name, digest),
+                None => self.files.remove(&name),
             };
         }
     }

@@ -1,13 +1,14 @@
 //! The managed files: those below the configuration's directory that tasks write. Their names, and their digests.
 
 use std::borrow::Borrow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use dysvr_conf::bundle::ENDINGS;
 use dysvr_proto::digest::{self, Digest};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The directories whose files (of names that a task could write) are all managed, whether a task has named them or not.
 pub const DIRECTORIES: [&str; 2] = [VHOSTS, UPSTREAMS];
@@ -158,21 +159,144 @@ impl TryFrom<String> for ContentDigest {
     }
 }
 
-/// A set of managed files: name → digest of the content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Manifest(pub BTreeMap<FileName, ContentDigest>);
+/// A set of managed files: name → digest of the content. It knows the digests of its parts until they change, so that
+/// of a large set with a small change little is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    parts: Vec<Part>,
+}
 
-impl Manifest {
-    /// The digest of the whole set, as controllers compute it.
-    pub fn digest(&self) -> Digest {
-        digest::of_files_in_order(self.0.iter().map(|(name, digest)| (name.as_str(), digest.0)))
+/// The files of a part of [`digest::PARTS`].
+#[derive(Clone, Debug, Default)]
+struct Part {
+    files: BTreeMap<FileName, ContentDigest>,
+    /// Once it was asked for.
+    digest: OnceCell<Digest>,
+}
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
+}
+
+impl Eq for Part {}
+
+impl Part {
+    fn digest(&self) -> Digest {
+        let files = self.files.iter().map(|(name, digest)| (name.as_str(), digest.0));
+        *self.digest.get_or_init(|| digest::of_part(files))
     }
 
-    /// The names in which two sets differ, sorted.
+    /// What it would be with changes.
+    fn digest_with(&self, changes: &[(&FileName, Option<ContentDigest>)]) -> Digest {
+        let mut files: BTreeMap<&FileName, ContentDigest> = self.files.iter().map(|(name, d)| (name, *d)).collect();
+        for (name, digest) in changes {
+            match digest {
+                Some(digest) => files.insert(name, *digest),
+                None => files.remove(name),
+            };
+        }
+        digest::of_part(files.into_iter().map(|(name, digest)| (name.as_str(), digest.0)))
+    }
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Self { parts: vec![Part::default(); digest::PARTS] }
+    }
+}
+
+impl Manifest {
+    fn part(&self, name: &FileName) -> &Part {
+        &self.parts[digest::part_of(name.as_str())]
+    }
+
+    /// The part of a file that is about to change.
+    fn part_mut(&mut self, name: &FileName) -> &mut Part {
+        let part = &mut self.parts[digest::part_of(name.as_str())];
+        part.digest.take();
+        part
+    }
+
+    /// A file's digest.
+    pub fn get(&self, name: &FileName) -> Option<&ContentDigest> {
+        self.part(name).files.get(name)
+    }
+
+    /// Whether there is such a file.
+    pub fn contains(&self, name: &FileName) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Puts a file in; gives the digest that it had.
+    pub fn insert(&mut self, name: FileName, digest: ContentDigest) -> Option<ContentDigest> {
+        self.part_mut(&name).files.insert(name, digest)
+    }
+
+    /// Takes a file out; gives the digest that it had.
+    pub fn remove(&mut self, name: &FileName) -> Option<ContentDigest> {
+        self.part_mut(name).files.remove(name)
+    }
+
+    /// How many files there are.
+    pub fn count(&self) -> usize {
+        self.parts.iter().map(|part| part.files.len()).sum()
+    }
+
+    /// All files, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&FileName, &ContentDigest)> {
+        self.parts.iter().flat_map(|part| &part.files)
+    }
+
+    /// All names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &FileName> {
+        self.iter().map(|(name, _)| name)
+    }
+
+    /// The digest of the whole set, as controllers compute it.
+    pub fn digest(&self) -> Digest {
+        digest::of_parts(self.parts.iter().map(Part::digest))
+    }
+
+    /// What it would be with changes: another digest for a file, or none for one that goes.
+    pub fn digest_with<'n>(&self, changes: impl Iterator<Item = (&'n FileName, Option<ContentDigest>)>) -> Digest {
+        let mut changed = vec![Vec::new(); digest::PARTS];
+        changes.for_each(|change| changed[digest::part_of(change.0.as_str())].push(change));
+        let parts = self.parts.iter().zip(changed).map(|(part, changes)| match changes.as_slice() {
+            [] => part.digest(),
+            changes => part.digest_with(changes),
+        });
+        digest::of_parts(parts)
+    }
+
+    /// The names in which two sets differ.
     pub fn differing(&self, other: &Self) -> BTreeSet<FileName> {
-        let names = self.0.keys().chain(other.0.keys());
-        names.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect()
+        let names = self.names().chain(other.names());
+        names.filter(|name| self.get(name) != other.get(name)).cloned().collect()
+    }
+}
+
+impl FromIterator<(FileName, ContentDigest)> for Manifest {
+    fn from_iter<I: IntoIterator<Item = (FileName, ContentDigest)>>(files: I) -> Self {
+        let mut manifest = Self::default();
+        for (name, digest) in files {
+            manifest.insert(name, digest);
+        }
+        manifest
+    }
+}
+
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Manifest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let files = BTreeMap::<FileName, ContentDigest>::deserialize(deserializer)?;
+        Ok(files.into_iter().collect())
     }
 }
 
@@ -222,19 +346,41 @@ mod tests {
     #[test]
     fn a_manifest_survives_json_and_tells_differences() {
         let name = |text: &str| FileName::new(text).unwrap();
-        let one = Manifest(BTreeMap::from([
-            (name("a.conf"), ContentDigest::of(b"a")),
-            (name("b.conf"), ContentDigest::of(b"b")),
-        ]));
-        let two = Manifest(BTreeMap::from([
-            (name("b.conf"), ContentDigest::of(b"B")),
-            (name("c.conf"), ContentDigest::of(b"c")),
-        ]));
+        let one =
+            Manifest::from_iter([(name("a.conf"), ContentDigest::of(b"a")), (name("b.conf"), ContentDigest::of(b"b"))]);
+        let two =
+            Manifest::from_iter([(name("b.conf"), ContentDigest::of(b"B")), (name("c.conf"), ContentDigest::of(b"c"))]);
         assert_eq!(one.differing(&two), ["a.conf", "b.conf", "c.conf"].map(name).into());
         assert!(one.differing(&one).is_empty());
         let json = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), one);
         assert!(serde_json::from_str::<Manifest>(&json.replace("a.conf", "../a.conf")).is_err());
         assert_ne!(one.digest(), two.digest());
+    }
+
+    #[test]
+    fn a_digest_that_is_kept_up_to_date_is_that_of_the_files() {
+        let name = |n: usize| FileName::new(&format!("auto_vhost/{n}.conf")).unwrap();
+        let content = |n: usize| ContentDigest::of(n.to_string().as_bytes());
+        let mut files = BTreeMap::new();
+        let mut manifest = Manifest::default();
+        for step in 0..3000 {
+            let (at, new) = (name(step * 7919 % 600), (step % 3 != 0).then(|| content(step)));
+            let told = manifest.digest_with([(&at, new)].into_iter());
+            match new {
+                Some(digest) => {
+                    files.insert(at.clone(), digest.0);
+                    manifest.insert(at, digest);
+                }
+                None => {
+                    files.remove(&at);
+                    manifest.remove(&at);
+                }
+            }
+            assert_eq!((told, manifest.digest()), (digest::of_files(&files), told), "step {step}");
+            assert_eq!(manifest.count(), files.len());
+        }
+        let again = Manifest::default().digest_with(manifest.iter().map(|(name, digest)| (name, Some(*digest))));
+        assert_eq!(again, manifest.digest());
     }
 }

@@ -88,7 +88,7 @@ pub fn status(layout: &Layout, settings: &Settings, ledger: Option<&Ledger>, obs
         let names: Vec<&str> = observed.drifted.iter().map(|name| name.as_str()).collect();
         rows.push(("drift", if names.is_empty() { "none".to_owned() } else { names.join(" ") }));
     }
-    rows.push(("files", ledger.files.0.len().to_string()));
+    rows.push(("files", ledger.files.count().to_string()));
     if ledger.served == Served::Unknown {
         rows.push(("served", "not known since a failed task: the next one reloads".into()));
     }

@@ -25,7 +25,7 @@ fn files(list: &[(&str, &str)]) -> Files {
 }
 
 fn manifest(files: &Files) -> Manifest {
-    Manifest(files.iter().map(|(n, c)| (n.clone(), ContentDigest::of(c))).collect())
+    files.iter().map(|(n, c)| (n.clone(), ContentDigest::of(c))).collect()
 }
 
 /// What the master does with lines.
