@@ -10,6 +10,7 @@ use dysvr_proto::wire::fleet::{File, Mode, Task};
 use serde_json::{Value, json};
 
 use super::corpus::{self, Vhost};
+use super::disk::Waits;
 use super::goals::Goal;
 use super::line::Line;
 use super::part::Part;
@@ -28,6 +29,8 @@ pub struct Place {
     pub first_ms: f64,
     /// The controller's view: task sent → report of `D` received, ms.
     pub round_ms: Vec<f64>,
+    /// The waits for the disk of a task without its work, a round behind each, ms.
+    pub waits_ms: Vec<f64>,
     /// The agent's own: task received → verdict seen, ms.
     pub agent_ms: Vec<f64>,
 }
@@ -88,7 +91,13 @@ fn place(
     };
     let (_, took) = line.done(first).context("the first sync")?;
 
-    let mut place = Place { name, first_ms: took.as_secs_f64() * 1e3, round_ms: Vec::new(), agent_ms: Vec::new() };
+    let mut place = Place {
+        name,
+        first_ms: took.as_secs_f64() * 1e3,
+        round_ms: Vec::new(),
+        waits_ms: Vec::new(),
+        agent_ms: Vec::new(),
+    };
     // Made before: a digest of all files right before a task would leave its caches to the agent.
     let mut modify = |number: usize| {
         let revision = number as u64 + 1;
@@ -106,6 +115,7 @@ fn place(
             ..Task::default()
         }
     };
+    let mut waits = Waits::new(parent)?;
     let tasks: Vec<Task> = (0..tasks).map(&mut modify).collect();
     for task in tasks {
         let id = task.id.clone();
@@ -113,6 +123,7 @@ fn place(
         ensure!(report.mode() == Mode::InPlace, "{id} went by {:?}: {}", report.mode(), report.reason);
         place.round_ms.push(took.as_secs_f64() * 1e3);
         place.agent_ms.push(report.timings.map_or(0.0, |timings| timings.total_us as f64 / 1e3));
+        place.waits_ms.push(waits.round()?);
         bar.inc(1);
     }
     Ok(place)
@@ -136,6 +147,7 @@ impl Part for Figures {
                 millis(figures::median(&place.round_ms)),
                 millis(figures::quantile(&place.round_ms, 0.99)),
                 millis(figures::median(&place.agent_ms)),
+                millis(figures::median(&place.waits_ms)),
                 place.round_ms.len().to_string(),
                 millis(place.first_ms),
             ]
@@ -145,7 +157,7 @@ impl Part for Figures {
                 "A controller's task on a node of {} vhosts, one modified (medians), and all of them in one",
                 print::count(self.vhosts)
             ),
-            &["files on", "sent → D reported", "p99", "of that the agent", "tasks", "first sync"],
+            &["files on", "sent → D reported", "p99", "of that the agent", "the disk alone", "tasks", "first sync"],
             rows,
         )
     }
@@ -155,7 +167,11 @@ impl Part for Figures {
             let figure = format!("agent: task → D reported, files durable ({})", place.name);
             Goal::at_most(figure, figures::median(&place.round_ms), 2.0, millis)
         };
-        self.places.iter().map(goal).collect()
+        let alone = |place: &Place| {
+            let figure = format!("its waits for the disk without any work ({})", place.name);
+            Goal::beside(figure, millis(figures::median(&place.waits_ms)))
+        };
+        self.places.iter().flat_map(|place| [goal(place), alone(place)]).collect()
     }
 
     fn panels(&self) -> Vec<Panel> {
@@ -167,7 +183,7 @@ impl Part for Figures {
         let places = self
             .places
             .iter()
-            .map(|place| json!({"files_on": place.name, "first_ms": place.first_ms, "round_ms": place.round_ms, "agent_ms": place.agent_ms}));
+            .map(|place| json!({"files_on": place.name, "first_ms": place.first_ms, "waits_ms": place.waits_ms, "round_ms": place.round_ms, "agent_ms": place.agent_ms}));
         json!({"vhosts": self.vhosts, "places": places.collect::<Vec<Value>>()})
     }
 }
