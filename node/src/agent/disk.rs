@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use dysvr_conf::http::ssl::holds_key;
-use dysvr_proto::digest::Digest;
 use dysvr_proto::planted::{Bug, planted};
 
 use super::ledger::FileChanges;
@@ -39,11 +38,6 @@ impl Disk {
     /// What there was when it was last looked at.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// The digest of that.
-    pub fn digest(&self) -> Digest {
-        self.manifest.digest()
     }
 
     /// Looks at all: everything in the managed directories, and `others` (the files that tasks have named).
@@ -145,7 +139,8 @@ impl Disk {
             directories.iter().try_for_each(|directory| sync_if_there(directory))?;
         }
         self.refresh(names)?;
-        self.digest(); // hashes what has changed
+        // Hashes what has changed; whoever asks next finds it done.
+        self.manifest.digest();
         Ok(())
     }
 }

@@ -170,8 +170,7 @@ impl Hands {
 
     /// Files were changed, by whom is not known. Says whether the node's state is another one now.
     pub fn look_at(&mut self, names: &[FileName]) -> io::Result<bool> {
-        let changed = self.disk.refresh(names.iter());
-        self.compare(names.iter());
+        let changed = self.refresh(names.iter());
         if !matches!(changed, Ok(false)) {
             self.index = None;
         }
@@ -185,6 +184,13 @@ impl Hands {
         if !matches!(changed, Ok(false)) {
             self.index = None;
         }
+        changed
+    }
+
+    /// Looks at some files, and at what they are to the ledger.
+    fn refresh<'n>(&mut self, names: impl Iterator<Item = &'n FileName> + Clone) -> io::Result<bool> {
+        let changed = self.disk.refresh(names.clone());
+        self.compare(names);
         changed
     }
 
@@ -216,7 +222,7 @@ impl Hands {
         Observed {
             revision: self.ledger.revision,
             epoch: self.ledger.epoch,
-            digest: self.disk.digest(),
+            digest: self.disk.manifest().digest(),
             drifted: self.drifted.clone(),
             proxy: self.seen.clone().unwrap_or_else(|| proxy_seen(&self.settings)),
         }

@@ -99,7 +99,7 @@ fn place(
         agent_ms: Vec::new(),
     };
     // Made before: a digest of all files right before a task would leave its caches to the agent.
-    let mut modify = |number: usize| {
+    let modify = |number: usize| {
         let revision = number as u64 + 1;
         let vhost = Vhost { revision, ..Vhost::first(number * 7919 % vhosts.max(1)) };
         let files = vec![file(&mut digests, &vhost, port)];
@@ -116,7 +116,7 @@ fn place(
         }
     };
     let mut waits = Waits::new(parent)?;
-    let tasks: Vec<Task> = (0..tasks).map(&mut modify).collect();
+    let tasks: Vec<Task> = (0..tasks).map(modify).collect();
     for task in tasks {
         let id = task.id.clone();
         let (report, took) = line.done(task)?;
@@ -180,10 +180,12 @@ impl Part for Figures {
     }
 
     fn json(&self) -> Value {
-        let places = self
-            .places
-            .iter()
-            .map(|place| json!({"files_on": place.name, "first_ms": place.first_ms, "waits_ms": place.waits_ms, "round_ms": place.round_ms, "agent_ms": place.agent_ms}));
+        let places = self.places.iter().map(|place| {
+            json!({
+                "files_on": place.name, "first_ms": place.first_ms, "waits_ms": place.waits_ms,
+                "round_ms": place.round_ms, "agent_ms": place.agent_ms,
+            })
+        });
         json!({"vhosts": self.vhosts, "places": places.collect::<Vec<Value>>()})
     }
 }

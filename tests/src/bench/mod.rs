@@ -1,8 +1,8 @@
 //! Measurements beside nginx and haproxy in the same run: what an update costs and how long it takes at several sizes
-//! ([`update`], beside [`mod@reload`] and [`bare`] wake-ups) and through the agent ([`agent`], beside [`disk`]'s own time), memory and starts ([`sizes`]), memory over many
-//! updates ([`long`]), what other traffic sees ([`traffic`]), many vhosts in one task ([`bulk`]), and what a proxied request
-//! costs ([`request`]). `dysvr-bench` runs them; [`goals`] holds them against what is to be reached, [`mod@print`] and
-//! [`plot`] show what they give.
+//! ([`update`], beside [`mod@reload`] and [`bare`] wake-ups) and through the agent ([`agent`], beside [`disk`]'s own
+//! time), memory and starts ([`sizes`]), memory over many updates ([`long`]), what other traffic sees ([`traffic`]),
+//! many vhosts in one task ([`bulk`]), and what a proxied request costs ([`request`]). `dysvr-bench` runs them;
+//! [`goals`] holds them against what is to be reached, [`mod@print`] and [`plot`] show what they give.
 
 pub mod agent;
 pub mod bare;

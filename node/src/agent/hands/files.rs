@@ -86,9 +86,6 @@ impl Hands {
         self.staged = Staged::default();
         let former = self.former().map_err(|e| e.to_string())?;
         undo::restore(self.layout.conf_dir(), &former).map_err(|e| e.to_string())?;
-        let names = || former.iter().map(|former| &former.name);
-        let looked = self.disk.refresh(names());
-        self.compare(names());
-        looked.map(drop).map_err(|e| e.to_string())
+        self.refresh(former.iter().map(|former| &former.name)).map(drop).map_err(|e| e.to_string())
     }
 }
