@@ -13,6 +13,7 @@ pub mod intern;
 pub mod load;
 pub mod main_conf;
 pub mod model;
+mod path_bytes;
 pub mod problem;
 pub mod recording;
 pub mod regex;

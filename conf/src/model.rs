@@ -3,14 +3,18 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::http::{LocConf, MainConf, SrvConf, rewrite};
 use crate::load::LoadOptions;
 use crate::main_conf::{Events, Main};
+use crate::path_bytes;
 use crate::problem::{Place, Problem};
 use crate::regex::Regex;
 
@@ -52,7 +56,7 @@ pub struct Http {
 }
 
 /// Something of `http` that a directive refers to: it cannot go while there is such a use.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Use {
     /// A map, by [`crate::variable::Variable::Map`].
     Map(u16),
@@ -80,7 +84,7 @@ pub struct Fragment {
 }
 
 /// Identity of a vhost: the number of its `vsvc_id` directive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VsvcId(pub u64);
 
 impl fmt::Display for VsvcId {
@@ -92,6 +96,24 @@ impl fmt::Display for VsvcId {
 /// One `server {}`.
 #[derive(Debug)]
 pub struct Vhost {
+    /// What others must know of it.
+    pub outline: Outline,
+    /// Server-level configuration, merged.
+    pub srv: Arc<SrvConf>,
+    /// Location-level configuration outside any location, merged.
+    pub loc: Arc<LocConf>,
+    /// The rewrite directives of the server level, in order.
+    pub script: rewrite::Script,
+    /// Its locations.
+    pub locations: Locations,
+    /// Its block as it is written: [`crate::load::load_vhost`] makes this vhost of it again.
+    pub text: BlockText,
+}
+
+/// What a vhost is to the rest of the configuration: by this it is found, ordered, counted and compared. What a request
+/// needs beside it can be made of the vhost's text at any time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outline {
     /// Its identity; a `server` without one can only be changed by a reload.
     pub vsvc_id: Option<VsvcId>,
     /// Where its block begins.
@@ -102,14 +124,6 @@ pub struct Vhost {
     pub listens: Box<[Listen]>,
     /// At least one (absent is the empty name).
     pub names: Box<[ServerName]>,
-    /// Server-level configuration, merged.
-    pub srv: Arc<SrvConf>,
-    /// Location-level configuration outside any location, merged.
-    pub loc: Arc<LocConf>,
-    /// The rewrite directives of the server level, in order.
-    pub script: rewrite::Script,
-    /// Its locations.
-    pub locations: Locations,
     /// The names behind [`crate::variable::Variable::Slot`].
     pub variables: Box<[Arc<str>]>,
     /// What it uses of `http`.
@@ -120,7 +134,15 @@ pub struct Vhost {
     pub digest: Digest,
 }
 
-impl Vhost {
+impl Deref for Vhost {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        &self.outline
+    }
+}
+
+impl Outline {
     /// As messages name it: its first name, and its id if it has one.
     pub fn label(&self) -> String {
         let name = self.names.first().map(ToString::to_string).unwrap_or_default();
@@ -131,8 +153,31 @@ impl Vhost {
     }
 }
 
+/// The text of a block in its pieces: included files stand in the places of their `include`s.
+#[derive(Clone, Debug, Default)]
+pub struct BlockText(pub Box<[TextPiece]>);
+
+/// A piece of a [`BlockText`].
+#[derive(Clone, Debug)]
+pub enum TextPiece {
+    /// Of a file that other blocks stand in, too.
+    Own(Box<[u8]>),
+    /// A whole file, as all who include it have it.
+    File(Arc<[u8]>),
+}
+
+impl TextPiece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::File(bytes) => bytes,
+        }
+    }
+}
+
 /// An upstream that a `proxy_pass` names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpstreamRef {
     /// An `upstream {}` of that name.
     Named(Arc<str>),
@@ -142,16 +187,17 @@ pub enum UpstreamRef {
 
 /// The place of something in the fully expanded source, comparable without expanding it: for each file of the chain of
 /// includes the byte offset of the include and the file that it leads to, at last the offset of the block itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OrderKey(pub Arc<[OrderStep]>);
 
 /// One file of an [`OrderKey`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OrderStep {
     /// Byte offset of the directive in its file.
     pub offset: u32,
     /// The file that the directive includes, or `None` at the end of the chain. Files of one glob compare as bytes,
     /// which is their order in the expansion.
+    #[serde(with = "path_bytes::option")]
     pub file: Option<Arc<Path>>,
 }
 
@@ -179,7 +225,7 @@ pub struct Reach {
 }
 
 /// One `listen`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
     /// The address.
     pub addr: ListenAddr,
@@ -205,12 +251,12 @@ impl Listen {
 }
 
 /// A listener's address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ListenAddr {
     /// `IP:port`; `*` is 0.0.0.0.
     Inet(SocketAddr),
     /// `unix:PATH`.
-    Unix(PathBuf),
+    Unix(#[serde(with = "path_bytes")] PathBuf),
 }
 
 impl fmt::Display for ListenAddr {
@@ -224,7 +270,7 @@ impl fmt::Display for ListenAddr {
 }
 
 /// One name of a `server_name`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerName {
     /// `example.com`; `""` is the empty name; `_` is an exact name that no request has.
     Exact(Arc<str>),
@@ -301,7 +347,7 @@ pub enum Pattern {
 }
 
 /// One `upstream {}`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     /// Its name, which is its `ups_id` when it was made by a task.
     pub name: Arc<str>,
@@ -318,7 +364,7 @@ pub struct Upstream {
 }
 
 /// One address of a `server` line in an `upstream`. A name with several addresses gives several peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Where to connect.
     pub addr: ListenAddr,

@@ -4,6 +4,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::path_bytes;
+
 /// One problem in nginx's own words, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -14,9 +18,10 @@ pub struct Problem {
 }
 
 /// A line of a file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// As it was opened: absolute, after includes were resolved.
+    #[serde(with = "path_bytes")]
     pub file: Arc<Path>,
     /// From 1.
     pub line: u32,

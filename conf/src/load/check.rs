@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Load;
-use crate::model::{ListenAddr, ServerName, Vhost, VsvcId};
+use crate::model::{ListenAddr, Outline, ServerName, Vhost, VsvcId};
 use crate::problem::Place;
 
 /// What is known of an address so far.
@@ -20,7 +20,7 @@ struct Address {
 }
 
 /// Why a vhost cannot have an address that is TLS for one and plain for the other.
-pub fn mixed_ssl(addr: &ListenAddr, vhost: &Vhost, other: &Vhost, ssl: bool) -> String {
+pub fn mixed_ssl(addr: &ListenAddr, vhost: &Outline, other: &Outline, ssl: bool) -> String {
     let (with, without) = if ssl { ("with", "without") } else { ("without", "with") };
     format!(
         "{} listens on {addr} {with} \"ssl\", {} {without} in {}: an address is TLS or plain",

@@ -24,6 +24,7 @@ pub(crate) const MAX_SERVER_INCLUSIONS: usize = 5_000;
 /// A parsed file.
 pub(crate) struct File<'a> {
     pub(crate) path: Arc<Path>,
+    pub(crate) text: &'a Arc<[u8]>,
     pub(crate) tree: Tree<'a>,
 }
 
@@ -181,7 +182,7 @@ impl<'a> Load<'a> {
         let loaded = match self.ask().read(path) {
             Ok(content) => {
                 let text = self.texts.keep(content);
-                Ok(self.trees.keep(File { path: path.into(), tree: syntax::parse(text, self.blocks) }))
+                Ok(self.trees.keep(File { path: path.into(), text, tree: syntax::parse(text, self.blocks) }))
             }
             Err(error) => Err(format!("open() \"{}\" failed ({})", path.display(), os_error(&error))),
         };

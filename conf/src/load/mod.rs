@@ -19,8 +19,10 @@ mod number;
 mod parallel;
 mod read;
 mod server;
+mod single;
 mod ssl;
 mod template;
+mod text;
 mod top;
 mod upstream;
 mod url;
@@ -37,6 +39,7 @@ pub use fragment::{KnownUpstream, LOST, Running, load_fragment};
 pub(crate) use map::{Wildcard, wildcard};
 pub(crate) use number::{millis, number, seconds, size};
 pub use server::ServerSet;
+pub use single::load_vhost;
 pub use upstream::UpstreamSet;
 pub(crate) use url::{Form, Host, parse as parse_url};
 

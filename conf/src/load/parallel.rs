@@ -4,9 +4,6 @@
 //! block that needs more (a file, a host name, what other blocks have said) is left to the whole load, which makes those
 //! one after the other as ever: the result is the same whoever makes what.
 
-use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,7 +16,7 @@ use crate::http::log::Format;
 use crate::intern::Interner;
 use crate::model::OrderKey;
 use crate::problem::Problem;
-use crate::source::Source;
+use crate::source::Nowhere;
 
 /// Fewer blocks than this are not worth a thread.
 const MANY: usize = 2048;
@@ -131,22 +128,5 @@ impl<'l> Around<'l> {
             }
         }
         Made { blocks: made, problems: load.problems, warnings: load.warnings }
-    }
-}
-
-/// The source of a thread's load. Its answers count for nothing: whatever asked is left.
-struct Nowhere;
-
-impl Source for Nowhere {
-    fn read(&mut self, _: &Path) -> io::Result<Arc<[u8]>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn glob(&mut self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn resolve(&mut self, _: &str) -> io::Result<Vec<IpAddr>> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }

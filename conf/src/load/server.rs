@@ -11,7 +11,7 @@ use super::variables::VhostScope;
 use crate::digest::{Digest, Words};
 use crate::directive::SERVER;
 use crate::http::{SrvSet, core};
-use crate::model::{Listen, ServerName, Vhost, VsvcId};
+use crate::model::{Listen, Outline, ServerName, Vhost, VsvcId};
 use crate::problem::Place;
 use crate::syntax::{Directive, MAX_DEPTH};
 
@@ -74,21 +74,19 @@ impl<'a> Load<'a> {
         }
         let scope = self.vhost.take().unwrap_or_default();
         self.unset_variables(&scope);
-        Some(Vhost {
+        let outline = Outline {
             vsvc_id,
             place,
             order: key_of(site, directive),
             listens: listens.into(),
             names: names.into(),
-            srv,
-            loc,
-            script,
-            locations,
             variables: scope.names.into(),
             uses: scope.uses.into(),
             upstreams: scope.upstreams.into(),
             digest,
-        })
+        };
+        let text = self.block_text(site, directive);
+        Some(Vhost { outline, srv, loc, script, locations, text })
     }
 
     /// Walks a vhost's directives before they are applied: what it sets and says. False if it is too deep.

@@ -75,7 +75,7 @@ impl<'a> Load<'a> {
         }
         let text = self.texts.keep(self.options.globals.as_bytes().into());
         let tree = syntax::parse(text, self.blocks);
-        let file = self.trees.keep(super::files::File { path: path_of("command line".as_ref()), tree });
+        let file = self.trees.keep(super::files::File { path: path_of("command line".as_ref()), text, tree });
         let site = Site::new(Arc::clone(&file.path), Origin::Globals);
         for error in &file.tree.errors {
             let text = match error.text.as_str() {

@@ -11,7 +11,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::{Change, Kind, Refusal, wrong};
 use super::listener::{DEFAULT, carried};
-use super::{Cycle, Listener, SocketOptions, Vhost, wildcard_of};
+use super::entry::Part;
+use super::{Cycle, Listener, SocketOptions, wildcard_of};
 
 /// A socket that is needed.
 pub type Opening = (ListenAddr, SocketOptions);
@@ -46,9 +47,9 @@ struct Said {
 
 impl Cycle {
     /// Checks the addresses of a change and works out what it does to them.
-    pub(super) fn prepare_addresses(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Addresses, Refusal> {
+    pub(super) fn prepare_addresses(&self, change: &Change, gone: &[Part], new: &[Part]) -> Result<Addresses, Refusal> {
         let current = self.listeners.borrow();
-        let said = self.said(change, gone)?;
+        let said = self.said(gone, new)?;
         let mut addresses = Addresses::default();
         let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
         let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
@@ -108,15 +109,15 @@ impl Cycle {
         Ok(addresses)
     }
 
-    fn said<'c>(&self, change: &'c Change, gone: &'c [Rc<Vhost>]) -> Result<FxHashMap<&'c ListenAddr, Said>, Refusal> {
+    fn said<'c>(&self, gone: &'c [Part], new: &'c [Part]) -> Result<FxHashMap<&'c ListenAddr, Said>, Refusal> {
         let current = self.listeners.borrow();
         let mut all: FxHashMap<&ListenAddr, Said> = FxHashMap::default();
-        for listen in gone.iter().flat_map(|vhost| &vhost.conf.listens) {
+        for listen in gone.iter().flat_map(|vhost| &vhost.listens) {
             let said = all.entry(&listen.addr).or_default();
             said.leaving += 1;
             said.drops_options |= listen.has_options();
         }
-        for listen in change.vhosts.iter().flat_map(|vhost| &vhost.listens) {
+        for listen in new.iter().flat_map(|vhost| &vhost.listens) {
             let addr = &listen.addr;
             let said = all.entry(addr).or_default();
             let known = current.get(addr);
@@ -124,7 +125,7 @@ impl Cycle {
             said.ssl = listen.ssl;
             if listen.default_server {
                 let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
-                let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(gone, &other)));
+                let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(&gone.entry, &other)));
                 if std::mem::replace(&mut said.default_server, true) || stays {
                     return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place)));
                 }

@@ -1,7 +1,6 @@
 //! The sizes of `shared` session caches: all who name one must say the same, or a load fails. Counted, so that a change is
 //! held against those who stay without a look at them.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::http::SrvConf;
@@ -9,7 +8,8 @@ use dysvr_conf::http::ssl::SessionCache;
 use rustc_hash::FxHashMap;
 
 use super::change::wrong;
-use super::{Change, Cycle, Refusal, Vhost};
+use super::entry::Part;
+use super::{Cycle, Refusal};
 
 /// The size of each name, and how many say so: vhosts, those that inherit it included, and `http`.
 #[derive(Debug, Default)]
@@ -49,16 +49,26 @@ impl Caches {
 }
 
 impl Cycle {
+    /// The settings of a vhost's server level, as far as they are about TLS: one that is not pinned has those of `http`.
+    fn srv_of(&self, vhost: &Part) -> Option<Arc<SrvConf>> {
+        let own = vhost.read().map(|read| Arc::clone(&read.srv));
+        let compiled = || vhost.entry.compiled().filter(|_| vhost.entry.is_pinned());
+        own.or_else(|| Some(Arc::clone(&compiled()?.conf.srv))).or_else(|| Some(Arc::clone(&self.http()?.srv)))
+    }
+
     /// That no vhost of the change gives a cache another size than those who stay. (Among themselves they were checked
     /// when they were read.)
-    pub(super) fn check_caches(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
+    pub(super) fn check_caches(&self, gone: &[Part], new: &[Part]) -> Result<(), Refusal> {
         let caches = self.caches.borrow();
-        let mut leaving: FxHashMap<&Arc<str>, usize> = FxHashMap::default();
-        for (name, _) in gone.iter().filter_map(|vhost| shared(&vhost.conf.srv)) {
-            *leaving.entry(name).or_default() += 1;
+        let mut leaving: FxHashMap<Arc<str>, usize> = FxHashMap::default();
+        for srv in gone.iter().filter_map(|vhost| self.srv_of(vhost)) {
+            if let Some((name, _)) = shared(&srv) {
+                *leaving.entry(Arc::clone(name)).or_default() += 1;
+            }
         }
-        for vhost in &change.vhosts {
-            if let Some((name, bytes)) = shared(&vhost.srv)
+        for vhost in new {
+            if let Some(srv) = self.srv_of(vhost)
+                && let Some((name, bytes)) = shared(&srv)
                 && let Some((known, users)) = caches.0.get(name)
                 && *known != bytes
                 && *users > leaving.get(name).copied().unwrap_or_default()
@@ -72,9 +82,9 @@ impl Cycle {
         Ok(())
     }
 
-    pub(super) fn commit_caches(&self, gone: &[Rc<Vhost>], new: &[Rc<Vhost>]) {
+    pub(super) fn commit_caches(&self, gone: &[Part], new: &[Part]) {
         let mut caches = self.caches.borrow_mut();
-        gone.iter().for_each(|vhost| caches.leave(&vhost.conf.srv));
-        new.iter().for_each(|vhost| caches.enter(&vhost.conf.srv));
+        gone.iter().filter_map(|vhost| self.srv_of(vhost)).for_each(|srv| caches.leave(&srv));
+        new.iter().filter_map(|vhost| self.srv_of(vhost)).for_each(|srv| caches.enter(&srv));
     }
 }

@@ -1,17 +1,19 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::http::log::Format;
 use dysvr_conf::http::map::Map;
-use dysvr_conf::model::{self, ListenAddr, UpstreamRef, VsvcId};
+use dysvr_conf::model::{self, ListenAddr, Outline, UpstreamRef, VsvcId};
 use dysvr_conf::problem::Place;
 use rustc_hash::FxHashMap;
 
 use super::addresses::{Addresses, Opening};
 use super::definitions::Defined;
+use super::entry::Part;
 use super::files::Moves;
 use super::upstream::Cells;
 use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
@@ -41,6 +43,9 @@ pub struct Change {
     pub vhosts: Vec<Arc<model::Vhost>>,
     /// The upstreams that are added, or replaced if `touched` names them.
     pub upstreams: Vec<Arc<model::Upstream>>,
+    /// Where the master has put the records of those vhosts and upstreams, in a worker: then `upstreams` need not be there,
+    /// and of `vhosts` those that are pinned alone.
+    pub placed: Option<Placed>,
     /// The vhosts that go.
     pub removed: Vec<VsvcId>,
     /// The upstreams that the change may replace; those that are not among `upstreams` go.
@@ -60,6 +65,15 @@ pub struct Change {
     pub stamp: Stamp,
 }
 
+/// Places in the region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// Of the vhosts, in the order of the change.
+    pub vhosts: Vec<u32>,
+    /// Of the upstreams, in no order.
+    pub upstreams: Vec<u32>,
+}
+
 /// Why a change cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -74,8 +88,10 @@ pub enum Refusal {
 /// A checked change: all that [`Cycle::commit`] needs.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) gone: Vec<Rc<Vhost>>,
-    pub(super) new: Vec<Rc<Vhost>>,
+    pub(super) gone: Vec<Part>,
+    pub(super) new: Vec<Part>,
+    /// Those of the new ones that are compiled already.
+    pub(super) pinned: Vec<Rc<Vhost>>,
     pub(super) addresses: Addresses,
     pub(super) upstreams: Cells,
     defined: Defined,
@@ -87,6 +103,16 @@ impl Prepared {
     pub fn opens(&self) -> &[Opening] {
         &self.addresses.opens
     }
+
+    /// Where the records of what comes stand.
+    pub fn placed(&self) -> Placed {
+        Placed { vhosts: self.new.iter().map(|vhost| vhost.entry.at()).collect(), upstreams: self.upstreams.places.clone() }
+    }
+
+    /// Whether a worker needs no more than the records to follow.
+    pub fn is_light(&self) -> bool {
+        self.pinned.is_empty() && !self.defined.is_some() && self.addresses.opens.is_empty()
+    }
 }
 
 pub(super) fn wrong(text: String) -> Refusal {
@@ -96,42 +122,70 @@ pub(super) fn wrong(text: String) -> Refusal {
 impl Cycle {
     /// Checks a change against this cycle and builds what it needs; changes nothing.
     pub fn prepare(&self, change: Change) -> Result<Prepared, Refusal> {
-        let gone = self.gone(&change)?;
-        let defined = self.prepare_definitions(&change, &gone)?;
+        let new = self.incoming(&change)?;
+        let gone = self.gone(&change, &new)?;
+        let defined = self.prepare_definitions(&change, &gone, &new)?;
         let cells = self.prepare_upstreams(&change, &gone)?;
-        let files = self.prepare_files(&change, &gone, &cells)?;
-        let addresses = self.prepare_addresses(&change, &gone)?;
+        let files = self.prepare_files(&change, &gone, &new, &cells)?;
+        let addresses = self.prepare_addresses(&change, &gone, &new)?;
         if change.kind != Kind::Load {
-            self.check_ssl(&change, &gone)?;
-            self.check_caches(&change, &gone)?;
+            self.check_ssl(&gone, &new)?;
+            self.check_caches(&gone, &new)?;
         }
+        let mut pinned = Vec::new();
+        for part in &new {
+            match part.read().filter(|_| part.entry.is_pinned()) {
+                Some(conf) => {
+                    let vhost = Rc::new(self.pinned(conf, change.stamp, &cells)?);
+                    part.entry.pin(Rc::clone(&vhost));
+                    pinned.push(vhost);
+                }
+                None => {
+                    let named = part.upstreams.iter().filter_map(|used| match used {
+                        UpstreamRef::Implicit(_) => None,
+                        UpstreamRef::Named(name) => Some(name),
+                    });
+                    if let Some(name) = named.filter(|name| cells.find(self, name).is_none()).next() {
+                        return Err(no_upstream(name, part));
+                    }
+                }
+            }
+        }
+        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files })
+    }
 
-        let http = self.http();
-        let mut new = Vec::with_capacity(change.vhosts.len());
-        for conf in &change.vhosts {
-            let upstreams = conf.upstreams.iter().map(|used| match used {
-                UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::new(upstream)),
-                UpstreamRef::Named(name) => cells
-                    .find(self, name)
-                    .ok_or_else(|| wrong(format!("host not found in upstream \"{name}\" in {}", conf.place))),
-            });
-            let upstreams = upstreams.collect::<Result<_, _>>()?;
-            let is_tls = conf.listens.iter().any(|listen| listen.ssl);
-            let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
-            let logs = if self.opens_logs { logs::open(conf, http.as_deref())? } else { Box::default() };
-            let quarantined = Default::default();
-            new.push(Rc::new(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp: change.stamp, quarantined }));
-        }
-        Ok(Prepared { gone, new, addresses, upstreams: cells, defined, files })
+    /// A vhost that cannot wait for its first request.
+    fn pinned(&self, conf: &Arc<model::Vhost>, stamp: Stamp, cells: &Cells) -> Result<Vhost, Refusal> {
+        let upstreams = conf.upstreams.iter().map(|used| match used {
+            UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::implicit(upstream)),
+            UpstreamRef::Named(name) => cells.find(self, name).ok_or_else(|| no_upstream(name, conf)),
+        });
+        let upstreams = upstreams.collect::<Result<_, _>>()?;
+        let is_tls = conf.listens.iter().any(|listen| listen.ssl);
+        let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
+        let logs = match self.opens_logs {
+            true => logs::open(&logs::own_paths(conf, self.http().as_deref()))?,
+            false => Box::default(),
+        };
+        Ok(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp, quarantined: Cell::default() })
+    }
+
+    /// The vhosts that come.
+    fn incoming(&self, change: &Change) -> Result<Vec<Part>, Refusal> {
+        let Some(placed) = &change.placed else {
+            return change.vhosts.iter().map(|vhost| self.coming(vhost, change.stamp)).collect();
+        };
+        let read = |number: usize| change.vhosts.get(number);
+        placed.vhosts.iter().enumerate().map(|(number, at)| self.placed(*at, read(number))).collect()
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
-    fn gone(&self, change: &Change) -> Result<Vec<Rc<Vhost>>, Refusal> {
+    fn gone(&self, change: &Change, new: &[Part]) -> Result<Vec<Part>, Refusal> {
         let vhosts = self.vhosts.borrow();
-        let mut seen: FxHashMap<VsvcId, &Arc<model::Vhost>> = FxHashMap::default();
-        seen.reserve(change.vhosts.len());
+        let mut seen: FxHashMap<VsvcId, &Part> = FxHashMap::default();
+        seen.reserve(new.len());
         let mut gone = Vec::new();
-        for vhost in &change.vhosts {
+        for vhost in new {
             let Some(id) = vhost.vsvc_id else {
                 if change.kind == Kind::Load {
                     continue;
@@ -142,15 +196,15 @@ impl Cycle {
                 return Err(duplicate_id(id, &first.place, vhost));
             }
             match (change.kind, vhosts.get(&id)) {
-                (Kind::Modify | Kind::Set, Some(old)) => gone.push(Rc::clone(old)),
+                (Kind::Modify | Kind::Set, Some(old)) => gone.push(Part::going(old)?),
                 (Kind::Modify, None) => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to modify"))),
-                (_, Some(old)) => return Err(duplicate_id(id, &old.conf.place, vhost)),
+                (_, Some(old)) => return Err(duplicate_id(id, &old.outline()?.place, vhost)),
                 (_, None) => {}
             }
         }
         for id in &change.removed {
             match vhosts.get(id) {
-                Some(old) => gone.push(Rc::clone(old)),
+                Some(old) => gone.push(Part::going(old)?),
                 None => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to delete"))),
             }
         }
@@ -172,13 +226,13 @@ impl Cycle {
             committed.touch(&listener.addr);
         }
         for vhost in &prepared.gone {
-            for listen in &vhost.conf.listens {
+            for listen in &vhost.listens {
                 // One that closes keeps its names: connections that it has may be about to ask.
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
                 listener.names.borrow_mut().remove(vhost);
                 committed.touch(&listen.addr);
             }
-            if let Some(id) = vhost.conf.vsvc_id {
+            if let Some(id) = vhost.vsvc_id {
                 vhosts.remove(&id);
             }
         }
@@ -194,12 +248,12 @@ impl Cycle {
         vhosts.reserve(prepared.new.len());
         // Before the load there are no figures and no vhosts: each listener enters all its vhosts at once.
         let load = self.sum.get().is_none();
-        let mut coming: FxHashMap<&ListenAddr, Vec<(&Rc<Vhost>, bool)>> = FxHashMap::default();
+        let mut coming: FxHashMap<&ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
         let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
             format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
         };
         for vhost in &prepared.new {
-            for listen in &vhost.conf.listens {
+            for listen in &vhost.listens {
                 let addr = &listen.addr;
                 let Some(listener) = listeners.get(addr) else { continue };
                 listener.ssl.set(listen.ssl);
@@ -211,8 +265,8 @@ impl Cycle {
                 committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
                 committed.touch(addr);
             }
-            if let Some(id) = vhost.conf.vsvc_id {
-                vhosts.insert(id, Rc::clone(vhost));
+            if let Some(id) = vhost.vsvc_id {
+                vhosts.insert(id, Rc::clone(&vhost.entry));
             }
         }
         for (addr, coming) in coming {
@@ -224,6 +278,10 @@ impl Cycle {
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
             *total = listeners.get(addr).map_or(0, |listener| listener.names.borrow().count());
+        }
+        for listener in &prepared.addresses.closes {
+            // What it keeps outlives the records.
+            listener.names.borrow().iter().for_each(|entry| entry.detach());
         }
         committed.closed = prepared.addresses.closes;
         committed.options = prepared.addresses.options.into_iter().map(|(listener, _)| listener).collect();
@@ -254,6 +312,10 @@ impl Committed {
     }
 }
 
-fn duplicate_id(id: VsvcId, first: &Place, second: &model::Vhost) -> Refusal {
+fn no_upstream(name: &str, vhost: &Outline) -> Refusal {
+    wrong(format!("host not found in upstream \"{name}\" in {}", vhost.place))
+}
+
+fn duplicate_id(id: VsvcId, first: &Place, second: &Outline) -> Refusal {
     wrong(format!("duplicate vsvc_id {id}, it is already used in {first} in {}", second.place))
 }

@@ -16,7 +16,8 @@ use dysvr_conf::problem::Place;
 
 use super::change::wrong;
 use super::digest::{Kind as Of, Sum};
-use super::{Change, Cycle, Kind, Refusal, Vhost};
+use super::entry::Part;
+use super::{Change, Cycle, Kind, Refusal};
 
 /// `http {}` of a process, and who uses what of it.
 #[derive(Debug, Default)]
@@ -182,13 +183,13 @@ impl Cycle {
         self.definitions.borrow().http.as_ref().map(|http| Arc::clone(&http.main)).unwrap_or_default()
     }
 
-    pub(super) fn prepare_definitions(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<Defined, Refusal> {
+    pub(super) fn prepare_definitions(&self, change: &Change, gone: &[Part], new: &[Part]) -> Result<Defined, Refusal> {
         let now = self.definitions.borrow();
         let mut defined = Defined::default();
         for vhost in gone {
-            defined.count(&vhost.conf.uses, &vhost.conf.variables, -1);
+            defined.count(&vhost.uses, &vhost.variables, -1);
         }
-        for vhost in &change.vhosts {
+        for vhost in new {
             defined.count(&vhost.uses, &vhost.variables, 1);
         }
         if change.kind == Kind::Load {
@@ -249,6 +250,11 @@ fn apply<K: Eq + std::hash::Hash>(counters: &mut HashMap<K, u32>, differences: H
 }
 
 impl Defined {
+    /// Whether maps or log formats come, change or go.
+    pub(super) fn is_some(&self) -> bool {
+        self.http.is_some()
+    }
+
     fn count(&mut self, uses: &[Use], variables: &[Arc<str>], by: i64) {
         for used in uses {
             *self.users.entry(used.clone()).or_default() += by;

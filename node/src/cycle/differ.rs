@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Write as _};
 use std::hash::Hasher as _;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use dysvr_conf::model::{ListenAddr, UpstreamRef, VsvcId};
 use similar::TextDiff;
 
 use super::digest::{Kind, Mixer, Sum, Who};
-use super::{Cycle, Listener, UpstreamCell, Vhost};
+use super::{Cycle, Entry, Listener, UpstreamCell, Vhost};
 
 /// Lines of one thing's difference that are shown.
 const MAX_LINES: usize = 60;
@@ -114,14 +113,14 @@ fn vhosts(running: &Cycle, files: &Cycle, mut deep: usize, found: &mut Differenc
             && ours.sum() == theirs.sum()
             && attached(running, ours)
         {
-            let look = deep > 0 && ours.stamp.task_id.is_some();
+            let look = deep > 0 && ours.stamp().task_id.is_some();
             deep -= usize::from(look);
-            if !look || compiled(ours) == compiled(theirs) {
+            if !look || compiled(running, ours) == compiled(files, theirs) {
                 continue;
             }
         }
         let text =
-            |cycle, vhost: Option<&Rc<Vhost>>| vhost.map(|vhost| text_of_vhost(cycle, vhost)).unwrap_or_default();
+            |cycle, vhost: Option<&Rc<Entry>>| vhost.map(|vhost| text_of_vhost(cycle, vhost)).unwrap_or_default();
         found.add(&format!("vhost {id}"), &text(running, ours), &text(files, theirs));
     }
     // Those without an id: one that changes is one less and one more.
@@ -149,8 +148,9 @@ fn vhosts(running: &Cycle, files: &Cycle, mut deep: usize, found: &mut Differenc
     }
 }
 
-/// Whether its upstreams are those that the cycle knows.
-fn attached(cycle: &Cycle, vhost: &Vhost) -> bool {
+/// Whether its upstreams are those that the cycle knows. What was not compiled has none of its own.
+fn attached(cycle: &Cycle, vhost: &Entry) -> bool {
+    let Some(vhost) = vhost.compiled() else { return true };
     vhost.conf.upstreams.iter().zip(&vhost.upstreams).all(|(used, cell)| match used {
         UpstreamRef::Named(name) => cycle.upstream(name).is_some_and(|known| Rc::ptr_eq(&known, cell)),
         UpstreamRef::Implicit(_) => true,
@@ -165,9 +165,10 @@ fn upstreams(running: &Cycle, files: &Cycle, found: &mut Differences) {
         let (ours, theirs) = (ours.hosts.get(host), theirs.hosts.get(host));
         found.add("a host that is no upstream", &text(ours, host), &text(theirs, host));
     }
-    let names: BTreeSet<&Arc<str>> = ours.named.keys().chain(theirs.named.keys()).collect();
+    let all = ours.named.values().chain(theirs.named.values());
+    let names: BTreeSet<String> = all.map(|cell| cell.name().to_ascii_lowercase()).collect();
     for name in names {
-        let (ours, theirs) = (ours.named.get(name), theirs.named.get(name));
+        let (ours, theirs) = (ours.named.get(&name), theirs.named.get(&name));
         if ours.map(|cell| cell.sum()) != theirs.map(|cell| cell.sum()) {
             let text = |cell: Option<&Rc<UpstreamCell>>| cell.map(|cell| text_of_upstream(cell)).unwrap_or_default();
             found.add(&format!("upstream {name}"), &text(ours), &text(theirs));
@@ -230,9 +231,10 @@ impl fmt::Display for Who {
 }
 
 /// The canonical text of a vhost of a cycle.
-fn text_of_vhost(cycle: &Cycle, vhost: &Vhost) -> String {
+fn text_of_vhost(cycle: &Cycle, entry: &Entry) -> String {
+    let mut text = format!("{}: words {}\n", Who::from(entry), entry.digest());
+    let Some(vhost) = cycle.compile(entry) else { return text + "it cannot be compiled\n" };
     let conf = &vhost.conf;
-    let mut text = format!("{}: words {}\n", Who::from(vhost), conf.digest);
     for listen in &conf.listens {
         let default = if listen.default_server { " default_server" } else { "" };
         let _ = writeln!(text, "listen {}{default}", listen.addr);
@@ -246,10 +248,10 @@ fn text_of_vhost(cycle: &Cycle, vhost: &Vhost) -> String {
             UpstreamRef::Implicit(upstream) => writeln!(text, "upstream of its own: {}", upstream.name),
         };
     }
-    if !attached(cycle, vhost) {
+    if !attached(cycle, entry) {
         text.push_str("an upstream of it is one that the cycle knows no more\n");
     }
-    let _ = write_compiled(vhost, &mut text, true);
+    let _ = write_compiled(&vhost, &mut text, true);
     cut(&text).to_owned()
 }
 
@@ -273,8 +275,8 @@ fn write_compiled(vhost: &Vhost, out: &mut dyn fmt::Write, lines: bool) -> fmt::
     Ok(())
 }
 
-/// The hash of what was compiled.
-fn compiled(vhost: &Vhost) -> Sum {
+/// The hash of what is compiled of a vhost.
+fn compiled(cycle: &Cycle, entry: &Entry) -> Option<Sum> {
     struct Sink(Mixer);
     impl fmt::Write for Sink {
         fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -282,14 +284,14 @@ fn compiled(vhost: &Vhost) -> Sum {
             Ok(())
         }
     }
+    let vhost = cycle.compile(entry)?;
     let mut sink = Sink(Mixer::new(Kind::Compiled as u64));
-    let _ = write_compiled(vhost, &mut sink, false);
-    sink.0.sum()
+    let _ = write_compiled(&vhost, &mut sink, false);
+    Some(sink.0.sum())
 }
 
 fn text_of_upstream(cell: &UpstreamCell) -> String {
-    let upstream = cell.get();
-    let conf = &upstream.conf;
+    let conf = cell.conf();
     let mut text = format!("words {}\nused by {} vhost(s)\n", conf.digest, cell.users.get());
     for peer in &conf.peers {
         let _ = writeln!(text, "{peer:?}");

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use dysvr_conf::model::{ListenAddr, UpstreamRef};
 
 use super::upstream::key;
-use super::{Cycle, Prepared, Vhost};
+use super::{Cycle, Entry, Prepared};
 
 /// The sum: 128 bits, so that two different cycles of any life do not meet by chance. Nothing protects it against somebody
 /// who looks for two files that meet; whoever writes the files needs no such trick.
@@ -89,6 +89,7 @@ pub enum Kind {
     Lost,
     Compiled,
     Whole,
+    Text,
 }
 
 /// Who a vhost is, for what refers to it: its id, or what it says when it has none.
@@ -98,16 +99,16 @@ pub(super) enum Who {
     Nameless([u8; 32]),
 }
 
-impl From<&Vhost> for Who {
-    fn from(vhost: &Vhost) -> Self {
-        vhost.conf.vsvc_id.map_or(Self::Nameless(vhost.conf.digest.0), |id| Self::Id(id.0))
+impl From<&Entry> for Who {
+    fn from(entry: &Entry) -> Self {
+        entry.id().map_or_else(|| Self::Nameless(entry.digest().0), |id| Self::Id(id.0))
     }
 }
 
-impl Vhost {
+impl Entry {
     /// Its part of the cycle's digest.
     pub fn sum(&self) -> Sum {
-        Sum::of(Kind::Vhost, (Who::from(self), self.conf.digest.0))
+        Sum::of(Kind::Vhost, (Who::from(self), self.digest().0))
     }
 }
 
@@ -123,19 +124,19 @@ impl Touched {
     fn of(prepared: &Prepared) -> Self {
         let vhosts = || prepared.gone.iter().chain(&prepared.new);
         let mut listeners: Vec<ListenAddr> = Vec::new();
-        for listen in vhosts().flat_map(|vhost| &vhost.conf.listens) {
+        for listen in vhosts().flat_map(|vhost| &vhost.listens) {
             listeners.push(listen.addr.clone());
         }
         listeners.sort();
         listeners.dedup();
-        let used = vhosts().flat_map(|vhost| &vhost.conf.upstreams).filter_map(|used| match used {
+        let used = vhosts().flat_map(|vhost| &vhost.upstreams).filter_map(|used| match used {
             UpstreamRef::Named(name) => Some(key(name)),
             UpstreamRef::Implicit(_) => None,
         });
         let mut upstreams: Vec<Arc<str>> = used.chain(prepared.upstreams.keys()).collect();
         upstreams.sort();
         upstreams.dedup();
-        Self { listeners, upstreams, vhosts: prepared.new.iter().map(|vhost| vhost.sum()).sum() }
+        Self { listeners, upstreams, vhosts: prepared.new.iter().map(|vhost| vhost.entry.sum()).sum() }
     }
 }
 
@@ -153,9 +154,10 @@ impl Cycle {
         self.each_vhost(|vhost| {
             sum += vhost.sum();
             // A vhost that passes to an upstream which the cycle knows no more: never right.
-            for (used, cell) in vhost.conf.upstreams.iter().zip(&vhost.upstreams) {
+            let Some(compiled) = vhost.compiled() else { return };
+            for (used, cell) in compiled.conf.upstreams.iter().zip(&compiled.upstreams) {
                 if let UpstreamRef::Named(name) = used
-                    && upstreams.named.get(&key(name)).is_none_or(|known| !Rc::ptr_eq(known, cell))
+                    && upstreams.named.get(name).is_none_or(|known| !Rc::ptr_eq(known, cell))
                 {
                     sum += Sum::of(Kind::Lost, (Who::from(vhost), name));
                 }
@@ -165,16 +167,14 @@ impl Cycle {
     }
 
     /// Calls for each vhost, in no order.
-    pub(super) fn each_vhost(&self, mut visit: impl FnMut(&Vhost)) {
+    pub(super) fn each_vhost(&self, mut visit: impl FnMut(&Entry)) {
         self.vhosts.borrow().values().for_each(|vhost| visit(vhost));
         // Those without an id are known to their listeners alone.
         let mut seen = HashSet::new();
         for listener in self.listeners.borrow().values() {
-            listener.names.borrow().each_nameless(|vhost| {
-                if seen.insert(Rc::as_ptr(vhost)) {
-                    visit(vhost);
-                }
-            });
+            let names = listener.names.borrow();
+            let nameless = names.iter().filter(|vhost| vhost.id().is_none());
+            nameless.filter(|vhost| seen.insert(Rc::as_ptr(vhost))).for_each(|vhost| visit(vhost));
         }
     }
 
@@ -187,7 +187,7 @@ impl Cycle {
     pub(super) fn digest_without(&self, prepared: &Prepared) -> Option<Touched> {
         let mut sum = self.sum.get()?;
         let touched = Touched::of(prepared);
-        prepared.gone.iter().for_each(|vhost| sum -= vhost.sum());
+        prepared.gone.iter().for_each(|vhost| sum -= vhost.entry.sum());
         sum -= self.sum_of(&touched);
         self.sum.set(Some(sum));
         Some(touched)

@@ -1,43 +1,25 @@
 //! How many vhosts, upstreams, maps and log formats stand in each file: so that a task which reads a file anew notices what
 //! it held and holds no more, although the task does not name it. The next start would be without it.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher as _;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::model::Http;
 use dysvr_conf::problem::Place;
 use rustc_hash::FxBuildHasher;
 
+use super::entry::Part;
 use super::upstream::Cells;
-use super::{Change, Cycle, Kind, Refusal, Vhost};
+use super::{Change, Cycle, Kind, Refusal};
 
-/// A file by its path as bytes: by component costs several times as much, and a load names some hundred thousand.
-#[derive(Debug)]
-struct Name(Arc<Path>);
+/// A file by the hash of its path as bytes: there are as many as vhosts, and whoever asks has the path. Should two files
+/// meet, a task that is right would be sent the way of a reload.
+type Name = u64;
 
-impl Borrow<OsStr> for Name {
-    fn borrow(&self) -> &OsStr {
-        self.0.as_os_str()
-    }
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_os_str() == other.0.as_os_str()
-    }
-}
-
-impl Eq for Name {}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_os_str().hash(state);
-    }
+fn name(file: &Path) -> Name {
+    FxBuildHasher.hash_one(file.as_os_str())
 }
 
 type Counts = HashMap<Name, i64, FxBuildHasher>;
@@ -52,7 +34,7 @@ pub(super) struct Moves(Counts);
 
 impl Moves {
     fn count(&mut self, place: &Place, by: i64) {
-        *self.0.entry(Name(Arc::clone(&place.file))).or_default() += by;
+        *self.0.entry(name(&place.file)).or_default() += by;
     }
 }
 
@@ -84,9 +66,9 @@ impl Files {
 }
 
 impl Cycle {
-    pub(super) fn prepare_files(&self, change: &Change, gone: &[Rc<Vhost>], cells: &Cells) -> Result<Moves, Refusal> {
+    pub(super) fn prepare_files(&self, change: &Change, gone: &[Part], new: &[Part], cells: &Cells) -> Result<Moves, Refusal> {
         let mut moves = Moves::default();
-        gone.iter().for_each(|vhost| moves.count(&vhost.conf.place, -1));
+        gone.iter().for_each(|vhost| moves.count(&vhost.place, -1));
         cells.standing(self).for_each(|conf| moves.count(&conf.place, -1));
         if let Some(http) = self.http().filter(|_| change.defines()) {
             let named = |names: &[Arc<str>], name: &Arc<str>| names.contains(name);
@@ -98,7 +80,7 @@ impl Cycle {
         if change.kind != Kind::Load {
             let files = self.files.borrow();
             for file in &change.files {
-                let of = |counts: &Counts| counts.get(file.as_os_str()).copied().unwrap_or_default();
+                let of = |counts: &Counts| counts.get(&name(file)).copied().unwrap_or_default();
                 let left = of(&files.0) + of(&moves.0);
                 if left > 0 {
                     let file = file.display();
@@ -108,8 +90,8 @@ impl Cycle {
                 }
             }
         }
-        change.vhosts.iter().for_each(|vhost| moves.count(&vhost.place, 1));
-        change.upstreams.iter().for_each(|upstream| moves.count(&upstream.place, 1));
+        new.iter().for_each(|vhost| moves.count(&vhost.place, 1));
+        cells.coming().for_each(|upstream| moves.count(&upstream.place, 1));
         let maps = change.maps.iter().filter_map(|(_, map)| map.place.as_ref());
         let formats = change.formats.iter().filter_map(|(_, format)| format.place.as_ref());
         maps.chain(formats).for_each(|place| moves.count(place, 1));

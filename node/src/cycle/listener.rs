@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use dysvr_conf::model::{Listen, ListenAddr};
 
-use super::Vhost;
 use super::digest::{Kind, Sum};
 use super::names::Names;
+use super::{Cycle, Entry, Vhost};
 use crate::os::listen;
 
 /// What the socket of a listener is made with.
@@ -74,10 +74,13 @@ impl Listener {
         self.carried.get().unwrap_or(DEFAULT)
     }
 
-    /// The vhost of a host name in lower case, without port and trailing dot; the default server when none has it.
-    /// `None` never for a listener of a cycle.
-    pub fn find(&self, host: &[u8]) -> Option<Found> {
-        self.names.borrow().find(host)
+    /// The vhost of a host name in lower case, without port and trailing dot; the default server when none has it. The
+    /// first one who asks for a vhost waits for it to be compiled.
+    /// `None` for a listener of a cycle only if that cannot be, see [`Cycle::compile`].
+    pub fn find(&self, cycle: &Cycle, host: &[u8]) -> Option<Found> {
+        let names = self.names.borrow();
+        let (entry, regex) = names.find(host)?;
+        Some(Found { vhost: cycle.compile(entry)?, regex })
     }
 
     /// Its part of the cycle's digest: address, options, and the names as they stand.
@@ -97,7 +100,7 @@ impl Listener {
     }
 
     /// The default server.
-    pub fn default_server(&self) -> Option<Rc<Vhost>> {
+    pub fn default_server(&self) -> Option<Rc<Entry>> {
         self.names.borrow().default_server().cloned()
     }
 }

@@ -2,7 +2,7 @@
 //! them, root or not), in the workers when it joins in place; what a worker may not open it is handed by the master. Those of `http` itself are opened at the start even when
 //! no vhost logs there yet: a worker that is not root may be unable to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,79 +17,100 @@ use smallvec::SmallVec;
 use super::{Prepared, Refusal};
 use crate::log::{LogFile, open_file};
 
-/// Opens each file that the vhost's locations log to, once; relative error logs are below the prefix. Those of `http` are
-/// not among them: the cycle has them.
-pub(super) fn open(vhost: &Vhost, http: Option<&Http>) -> Result<Box<[Rc<LogFile>]>, Refusal> {
-    let prefix = http.map_or(Path::new(""), |http| &http.options.prefix);
-    let seen = http.map(|http| [Arc::as_ptr(&http.loc.log).cast(), Arc::as_ptr(&http.loc.core).cast()]);
-    let mut open = Open { prefix, files: Vec::new(), seen: seen.into_iter().flatten().collect() };
-    open.conf(&vhost.loc)?;
-    open.script(&vhost.script)?;
-    open.locations(&vhost.locations)?;
-    Ok(open.files.into_boxed_slice())
+/// The files that a vhost logs to and `http` itself does not, which the cycle has open.
+pub(super) fn own_paths(vhost: &Vhost, http: Option<&Http>) -> Vec<PathBuf> {
+    let mut wanted = Wanted::new(http);
+    wanted.conf(&vhost.loc);
+    wanted.script(&vhost.script);
+    wanted.locations(&vhost.locations);
+    if wanted.paths.is_empty() {
+        return wanted.paths;
+    }
+    let of_http = http.map(paths_of_http).unwrap_or_default();
+    wanted.paths.retain(|path| !of_http.contains(path));
+    wanted.paths
+}
+
+/// Opens the files that `http` itself logs to.
+pub(super) fn open_http(http: &Http) -> Result<Box<[Rc<LogFile>]>, Refusal> {
+    open(&paths_of_http(http))
+}
+
+/// Opens files.
+pub(super) fn open(paths: &[PathBuf]) -> Result<Box<[Rc<LogFile>]>, Refusal> {
+    let open = |path: &PathBuf| {
+        open_file(path).map_err(|error| {
+            Refusal::Wrong(format!("open() \"{}\" failed ({})", path.display(), crate::os::errno(&error)))
+        })
+    };
+    paths.iter().map(open).collect()
+}
+
+fn paths_of_http(http: &Http) -> Vec<PathBuf> {
+    let mut wanted = Wanted { prefix: &http.options.prefix, paths: Vec::new(), seen: SmallVec::new() };
+    wanted.conf(&http.loc);
+    wanted.paths
 }
 
 impl Prepared {
     /// The log files that nobody has open but the vhosts that come.
     pub fn fresh_logs(&self) -> Vec<&Rc<LogFile>> {
         let mut holders: FxHashMap<*const LogFile, (usize, &Rc<LogFile>)> = FxHashMap::default();
-        for log in self.new.iter().flat_map(|vhost| &vhost.logs) {
+        for log in self.pinned.iter().flat_map(|vhost| &vhost.logs) {
             holders.entry(Rc::as_ptr(log)).or_insert((0, log)).0 += 1;
         }
         holders.into_values().filter(|(count, log)| Rc::strong_count(log) == *count).map(|(_, log)| log).collect()
     }
 }
 
-struct Open<'a> {
+/// The log files of a vhost's locations; relative error logs are below the prefix.
+struct Wanted<'a> {
     prefix: &'a Path,
-    files: Vec<Rc<LogFile>>,
-    /// Configurations that were looked at: most locations share their vhost's.
+    /// Each once.
+    paths: Vec<PathBuf>,
+    /// Configurations that were looked at: most locations share their vhost's, or that of `http`.
     seen: SmallVec<[*const (); 8]>,
 }
 
-/// Opens each file that `http` itself logs to.
-pub(super) fn open_http(http: &Http) -> Result<Box<[Rc<LogFile>]>, Refusal> {
-    let mut open = Open { prefix: &http.options.prefix, files: Vec::new(), seen: SmallVec::new() };
-    open.conf(&http.loc)?;
-    Ok(open.files.into_boxed_slice())
-}
-
-impl Open<'_> {
-    fn locations(&mut self, locations: &Locations) -> Result<(), Refusal> {
-        for location in locations.prefixes.iter().chain(&locations.regexes).chain(&locations.named) {
-            self.conf(&location.conf)?;
-            self.script(&location.script)?;
-            self.locations(&location.nested)?;
-        }
-        Ok(())
+impl<'a> Wanted<'a> {
+    fn new(http: Option<&'a Http>) -> Self {
+        let prefix = http.map_or(Path::new(""), |http| &http.options.prefix);
+        let seen = http.map(|http| [Arc::as_ptr(&http.loc.log).cast(), Arc::as_ptr(&http.loc.core).cast()]);
+        Self { prefix, paths: Vec::new(), seen: seen.into_iter().flatten().collect() }
     }
 
-    fn script(&mut self, script: &[Op]) -> Result<(), Refusal> {
+    fn locations(&mut self, locations: &Locations) {
+        for location in locations.prefixes.iter().chain(&locations.regexes).chain(&locations.named) {
+            self.conf(&location.conf);
+            self.script(&location.script);
+            self.locations(&location.nested);
+        }
+    }
+
+    fn script(&mut self, script: &[Op]) {
         for op in script {
             if let Op::If { then, .. } = op {
                 if let Some(conf) = &then.conf {
-                    self.conf(conf)?;
+                    self.conf(conf);
                 }
-                self.script(&then.script)?;
+                self.script(&then.script);
             }
         }
-        Ok(())
     }
 
-    fn conf(&mut self, conf: &LocConf) -> Result<(), Refusal> {
+    fn conf(&mut self, conf: &LocConf) {
         if self.is_new(Arc::as_ptr(&conf.log).cast()) {
             for log in conf.log.access_logs.iter() {
-                self.file(&log.path)?;
+                self.file(log.path.to_path_buf());
             }
         }
         if self.is_new(Arc::as_ptr(&conf.core).cast()) {
             for log in conf.core.error_logs.iter() {
                 if let LogTarget::File(path) = &log.target {
-                    self.file(&self.prefix.join(path))?;
+                    self.file(self.prefix.join(path));
                 }
             }
         }
-        Ok(())
     }
 
     fn is_new(&mut self, conf: *const ()) -> bool {
@@ -100,14 +121,9 @@ impl Open<'_> {
         new
     }
 
-    fn file(&mut self, path: &Path) -> Result<(), Refusal> {
-        if self.files.iter().any(|file| file.path() == path) {
-            return Ok(());
+    fn file(&mut self, path: PathBuf) {
+        if !self.paths.contains(&path) {
+            self.paths.push(path);
         }
-        let file = open_file(path).map_err(|error| {
-            Refusal::Wrong(format!("open() \"{}\" failed ({})", path.display(), crate::os::errno(&error)))
-        })?;
-        self.files.push(file);
-        Ok(())
     }
 }

@@ -10,28 +10,33 @@ mod change;
 mod definitions;
 pub mod differ;
 pub mod digest;
+mod entry;
 mod files;
 mod listener;
 mod logs;
 mod names;
+mod record;
 mod ssl;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use dysvr_conf::intern::Interner;
 use dysvr_conf::model::{self, Config, ListenAddr, VsvcId};
 use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
 
 use crate::log::LogFile;
-use crate::os::zone::TASK;
+use crate::os::errno;
+use crate::os::region::{Blob, Region};
 use crate::ssl::Configs;
 use digest::Sum;
 
 pub use addresses::{Opening, unserved};
-pub use change::{Change, Committed, Kind, Prepared, Refusal};
+pub use change::{Change, Committed, Kind, Placed, Prepared, Refusal};
+pub use entry::Entry;
 pub use listener::{Found, Listener, SocketOptions};
 pub use upstream::{Upstream, UpstreamCell};
 
@@ -62,10 +67,9 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    /// Names this version of the vhost in a word, the same in all processes and never 0; see [`crate::os::zone::Pulse`].
+    /// See [`Entry::mark`].
     pub fn mark(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.conf.digest.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]).clamp(1, TASK - 1)
+        entry::mark_of(&self.conf.digest)
     }
 }
 
@@ -81,7 +85,7 @@ pub struct Cycle {
     exact: RefCell<FxHashMap<ListenAddr, Vec<ListenAddr>>>,
     /// Raised when listeners come or go.
     layout: Cell<u64>,
-    vhosts: RefCell<FxHashMap<VsvcId, Rc<Vhost>>>,
+    vhosts: RefCell<FxHashMap<VsvcId, Rc<Entry>>>,
     upstreams: RefCell<upstream::Upstreams>,
     count: Cell<usize>,
     /// Of the text outside vhosts, upstreams, maps and log formats.
@@ -93,6 +97,12 @@ pub struct Cycle {
     caches: RefCell<caches::Caches>,
     /// Whether vhosts that join open their log files; not in a cycle that is made to be looked at.
     opens_logs: bool,
+    /// Where the records of its vhosts and upstreams are.
+    region: Rc<Region>,
+    /// The files that texts include, by their contents.
+    included: RefCell<FxHashMap<Sum, Weak<Blob>>>,
+    /// Shares strings and settings among the vhosts that requests have compiled.
+    interner: RefCell<Interner>,
     /// The log files of `http` itself, open as long as the cycle is: vhosts that join in place log there.
     _logs: Box<[Rc<LogFile>]>,
 }
@@ -129,6 +139,9 @@ impl Cycle {
             sum: Cell::default(),
             tls: Configs::new().map_err(Refusal::Wrong)?,
             opens_logs,
+            region: Region::new().map_err(|error| Refusal::Wrong(format!("mmap() failed ({})", errno(&error))))?,
+            included: RefCell::default(),
+            interner: RefCell::default(),
             _logs: logs,
         };
         let change = Change { kind: Kind::Load, vhosts, upstreams, ..Change::default() };
@@ -138,16 +151,21 @@ impl Cycle {
     }
 
     /// The vhost of an id.
-    pub fn vhost(&self, id: VsvcId) -> Option<Rc<Vhost>> {
+    pub fn vhost(&self, id: VsvcId) -> Option<Rc<Entry>> {
         self.vhosts.borrow().get(&id).cloned()
     }
 
     /// The vhost of a mark. Looks at all of them: for what happens when a worker has crashed.
-    pub fn marked(&self, mark: u64) -> Option<Rc<Vhost>> {
+    pub fn marked(&self, mark: u64) -> Option<Rc<Entry>> {
         let listeners = self.listeners.borrow();
         listeners
             .values()
-            .find_map(|listener| listener.names.borrow().iter().find(|vhost| vhost.mark() == mark).cloned())
+            .find_map(|listener| listener.names.borrow().iter().find(|entry| entry.mark() == mark).cloned())
+    }
+
+    /// Where the records of its vhosts and upstreams are.
+    pub fn region(&self) -> &Rc<Region> {
+        &self.region
     }
 
     /// The listener of an address.

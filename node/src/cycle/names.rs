@@ -1,24 +1,106 @@
 //! Which vhost of a listener a host name belongs to, in nginx's order: exact name, longest `*.name`, longest `name.*`,
 //! first expression, default server. Kept under change: inserting and removing costs the names of that vhost alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
 use std::ops::Bound;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use dysvr_conf::model::{OrderKey, ServerName};
+use dysvr_conf::model::ServerName;
 use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
 use dysvr_proto::planted::{Bug, planted};
+use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::digest::{Kind, Sum, Who};
-use super::{Found, Vhost};
+use super::entry::{Entry, Part};
+use super::record::NameKind;
+
+/// One of an entry's names: what the name is, its record says.
+#[derive(Debug)]
+struct Holder {
+    entry: Rc<Entry>,
+    index: u16,
+}
 
 /// Who has a name: the first in source order serves it, the others wait behind it ("conflicting server name, ignored").
-type Holders = SmallVec<[Rc<Vhost>; 1]>;
-type Table = HashMap<Arc<str>, Holders, FxBuildHasher>;
+type Holders = SmallVec<[Holder; 1]>;
+
+/// Names of one kind.
+#[derive(Debug, Default)]
+struct Table(HashTable<Holders>);
+
+fn key_of(holders: &Holders) -> &str {
+    holders.first().map_or("", |holder| holder.entry.name(holder.index))
+}
+
+fn hash_of(holders: &Holders) -> u64 {
+    FxBuildHasher.hash_one(key_of(holders))
+}
+
+impl Table {
+    fn get(&self, key: &str) -> Option<&Holders> {
+        self.0.find(FxBuildHasher.hash_one(key), |holders| key_of(holders) == key)
+    }
+
+    /// Adds a holder among those of the same name; gives the place at which it stands.
+    fn add(&mut self, key: &str, holder: Holder) -> (usize, &Holders) {
+        let hash = FxBuildHasher.hash_one(key);
+        let holders = self.0.entry(hash, |holders| key_of(holders) == key, hash_of).or_insert_with(Holders::new);
+        let holders = holders.into_mut();
+        let at = holders.partition_point(|other| other.entry.order() < holder.entry.order());
+        holders.insert(at, holder);
+        (at, holders)
+    }
+
+    /// Takes an entry out of those of a name.
+    fn remove(&mut self, key: &str, entry: &Rc<Entry>) {
+        let hash = FxBuildHasher.hash_one(key);
+        let Ok(mut found) = self.0.find_entry(hash, |holders| key_of(holders) == key) else { return };
+        found.get_mut().retain(|other| !Rc::ptr_eq(&other.entry, entry));
+        if found.get().is_empty() {
+            found.remove();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Holders)> {
+        self.0.iter().map(|holders| (key_of(holders), holders))
+    }
+}
+
+/// An entry by its place in the source.
+#[derive(Debug)]
+struct InOrder(Rc<Entry>);
+
+impl Borrow<[u8]> for InOrder {
+    fn borrow(&self) -> &[u8] {
+        self.0.order()
+    }
+}
+
+impl Ord for InOrder {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.order().cmp(other.0.order())
+    }
+}
+
+impl PartialOrd for InOrder {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for InOrder {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for InOrder {}
 
 /// The names of a listener.
 #[derive(Debug, Default)]
@@ -26,113 +108,119 @@ pub(super) struct Names {
     exact: Table,
     leading: Table,
     trailing: Table,
-    regexes: BTreeMap<(OrderKey, u16), (Regex, Rc<Vhost>)>,
-    all: BTreeMap<OrderKey, Rc<Vhost>>,
-    explicit: Option<Rc<Vhost>>,
+    /// By the places of their vhosts and their indices there.
+    regexes: BTreeMap<(Box<[u8]>, u16), (Regex, Rc<Entry>)>,
+    all: BTreeSet<InOrder>,
+    explicit: Option<Rc<Entry>>,
     /// What [`Self::summed`] gives, kept up to date once it was asked for: a load, which fills the tables from nothing,
     /// counts once at its end.
     sum: Option<Sum>,
 }
 
-/// A table's part of the digest's summands.
-const EXACT: u8 = 0;
-const LEADING: u8 = 1;
-const TRAILING: u8 = 2;
-
 impl Names {
     /// Adds the vhosts of a load, where there are none, each with whether its `listen` here says `default_server`. Gives the names that another one already has
     /// before it or that it takes from another one.
-    pub(super) fn fill(&mut self, vhosts: &[(&Rc<Vhost>, bool)]) -> Vec<(String, Place)> {
+    pub(super) fn fill(&mut self, vhosts: &[(&Part, bool)]) -> Vec<(String, Place)> {
         // Made of a sorted list the order is built without a search for each, and without spare room.
-        self.exact.reserve(vhosts.len());
+        self.exact.0.reserve(vhosts.len(), hash_of);
         let conflicts = vhosts.iter().flat_map(|(vhost, default)| self.enter(vhost, *default)).collect();
-        self.all = vhosts.iter().map(|(vhost, _)| (vhost.conf.order.clone(), Rc::clone(vhost))).collect();
+        self.all = vhosts.iter().map(|(vhost, _)| InOrder(Rc::clone(&vhost.entry))).collect();
         conflicts
     }
 
     /// Adds one.
-    pub(super) fn insert(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
-        self.take_out(|names| names.sum_of_place(&vhost.conf.order));
+    pub(super) fn insert(&mut self, vhost: &Part, default: bool) -> Vec<(String, Place)> {
+        self.take_out(|names| names.sum_of_place(vhost.entry.order()));
         if planted(Bug::DefaultByArrival) {
             self.explicit = self.default_server().cloned();
         }
         let conflicts = self.enter(vhost, default);
-        self.all.insert(vhost.conf.order.clone(), Rc::clone(vhost));
-        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
+        self.all.insert(InOrder(Rc::clone(&vhost.entry)));
+        self.put_in(|names| names.sum_of_place(vhost.entry.order()));
         conflicts
     }
 
+    fn table(&mut self, kind: NameKind) -> Option<&mut Table> {
+        match kind {
+            NameKind::Exact => Some(&mut self.exact),
+            NameKind::Leading => Some(&mut self.leading),
+            NameKind::Trailing => Some(&mut self.trailing),
+            NameKind::Regex => None,
+        }
+    }
+
+    /// What one name of one table counts, if sums are kept.
+    fn counted(&mut self, kind: NameKind, key: &str) -> Sum {
+        match self.sum {
+            None => Sum::default(),
+            Some(_) => {
+                self.table(kind).and_then(|table| table.get(key).map(|holders| sum_of_name(kind, key, holders))).unwrap_or_default()
+            }
+        }
+    }
+
     /// All of [`Self::insert`] but the place in the order.
-    fn enter(&mut self, vhost: &Rc<Vhost>, default: bool) -> Vec<(String, Place)> {
+    fn enter(&mut self, vhost: &Part, default: bool) -> Vec<(String, Place)> {
+        let entry = &vhost.entry;
         let mut conflicts = Vec::new();
-        for (index, name) in (0..).zip(&vhost.conf.names) {
-            let (table, kind, key) = match name {
-                ServerName::Exact(key) => (&mut self.exact, EXACT, key),
-                ServerName::Leading(key) => (&mut self.leading, LEADING, key),
-                ServerName::Trailing(key) => (&mut self.trailing, TRAILING, key),
-                ServerName::Regex { regex, .. } => {
-                    let key = (vhost.conf.order.clone(), index);
-                    if let Some(sum) = &mut self.sum {
-                        *sum += sum_of_regex(vhost, index, regex);
-                    }
-                    self.regexes.insert(key, (regex.clone(), Rc::clone(vhost)));
-                    continue;
+        for (index, name) in (0..).zip(&vhost.names) {
+            if let ServerName::Regex { regex, .. } = name {
+                if let Some(sum) = &mut self.sum {
+                    *sum += sum_of_regex(entry, index, regex);
                 }
-            };
-            let holders = table.entry(Arc::clone(key)).or_default();
-            if holders.iter().any(|other| Rc::ptr_eq(other, vhost)) {
+                self.regexes.insert((entry.order().into(), index), (regex.clone(), Rc::clone(entry)));
                 continue;
             }
-            let at = holders.partition_point(|other| other.conf.order < vhost.conf.order);
+            let (kind, key) = NameKind::of(name);
+            let before = self.counted(kind, key);
+            let Some(table) = self.table(kind) else { continue };
+            if table.get(key).is_some_and(|holders| holders.iter().any(|other| Rc::ptr_eq(&other.entry, entry))) {
+                continue;
+            }
+            let (at, holders) = table.add(key, Holder { entry: Rc::clone(entry), index });
             // The later one is the one whose name is ignored.
-            let ignored = if at > 0 { Some(vhost) } else { holders.first() };
-            conflicts.extend(ignored.map(|ignored| (name.to_string(), ignored.conf.place.clone())));
-            let before = self.sum.is_some().then(|| sum_of_name(kind, key, holders));
-            holders.insert(at, Rc::clone(vhost));
-            if let (Some(before), Some(sum)) = (before, &mut self.sum) {
+            let ignored = if at > 0 { Some(vhost.place.clone()) } else { holders.get(1).and_then(|next| next.entry.place()) };
+            conflicts.extend(ignored.map(|place| (name.to_string(), place)));
+            let after = self.counted(kind, key);
+            if let Some(sum) = &mut self.sum {
                 *sum -= before;
-                *sum += sum_of_name(kind, key, holders);
+                *sum += after;
             }
         }
         if default {
-            self.explicit = Some(Rc::clone(vhost));
+            self.explicit = Some(Rc::clone(entry));
         }
         conflicts
     }
 
     /// Removes a vhost that was inserted.
-    pub(super) fn remove(&mut self, vhost: &Rc<Vhost>) {
-        self.take_out(|names| names.sum_of_place(&vhost.conf.order));
-        for (index, name) in (0..).zip(&vhost.conf.names) {
-            let (table, kind, key) = match name {
-                ServerName::Exact(key) => (&mut self.exact, EXACT, key),
-                ServerName::Leading(key) => (&mut self.leading, LEADING, key),
-                ServerName::Trailing(key) => (&mut self.trailing, TRAILING, key),
-                ServerName::Regex { .. } => {
-                    let removed = self.regexes.remove(&(vhost.conf.order.clone(), index));
-                    if let (Some((regex, vhost)), Some(sum)) = (removed, &mut self.sum) {
-                        *sum -= sum_of_regex(&vhost, index, &regex);
-                    }
-                    continue;
+    pub(super) fn remove(&mut self, vhost: &Part) {
+        let entry = &vhost.entry;
+        self.take_out(|names| names.sum_of_place(entry.order()));
+        for (index, name) in (0..).zip(&vhost.names) {
+            if let ServerName::Regex { .. } = name {
+                let removed = self.regexes.remove(&(entry.order().into(), index));
+                if let (Some((regex, entry)), Some(sum)) = (removed, &mut self.sum) {
+                    *sum -= sum_of_regex(&entry, index, &regex);
                 }
-            };
-            if let Some(holders) = table.get_mut(key) {
-                let before = sum_of_name(kind, key, holders);
-                holders.retain(|other| !Rc::ptr_eq(other, vhost));
-                if let Some(sum) = &mut self.sum {
-                    *sum -= before;
-                    *sum += sum_of_name(kind, key, holders);
-                }
-                if holders.is_empty() {
-                    table.remove(key);
-                }
+                continue;
+            }
+            let (kind, key) = NameKind::of(name);
+            let before = self.counted(kind, key);
+            if let Some(table) = self.table(kind) {
+                table.remove(key, entry);
+            }
+            let after = self.counted(kind, key);
+            if let Some(sum) = &mut self.sum {
+                *sum -= before;
+                *sum += after;
             }
         }
-        self.all.remove(&vhost.conf.order);
-        if self.explicit.as_ref().is_some_and(|default| Rc::ptr_eq(default, vhost)) {
+        self.all.remove(entry.order());
+        if self.explicit.as_ref().is_some_and(|default| Rc::ptr_eq(default, entry)) {
             self.explicit = None;
         }
-        self.put_in(|names| names.sum_of_place(&vhost.conf.order));
+        self.put_in(|names| names.sum_of_place(entry.order()));
     }
 
     /// Its part of the cycle's digest, as it is kept.
@@ -144,14 +232,18 @@ impl Names {
 
     /// Its part of the cycle's digest, from the tables.
     pub(super) fn summed(&self) -> Sum {
-        let tables = [(EXACT, &self.exact), (LEADING, &self.leading), (TRAILING, &self.trailing)];
+        let tables = [
+            (NameKind::Exact, &self.exact),
+            (NameKind::Leading, &self.leading),
+            (NameKind::Trailing, &self.trailing),
+        ];
         let names = tables
             .into_iter()
             .flat_map(|(kind, table)| table.iter().map(move |(key, holders)| sum_of_name(kind, key, holders)));
-        let regexes = self.regexes.iter().map(|((_, index), (regex, vhost))| sum_of_regex(vhost, *index, regex));
+        let regexes = self.regexes.iter().map(|((_, index), (regex, entry))| sum_of_regex(entry, *index, regex));
         let mut before = None;
-        let order = self.all.values().map(|vhost| {
-            let who = Who::from(&**vhost);
+        let order = self.iter().map(|entry| {
+            let who = Who::from(&**entry);
             Sum::of(Kind::Order, (before.replace(who), who))
         });
         names.chain(regexes).chain(order).chain([self.sum_of_default()]).sum()
@@ -162,19 +254,19 @@ impl Names {
         let tables = [("", &self.exact, ""), ("*.", &self.leading, ""), ("", &self.trailing, ".*")];
         let mut lines = Vec::new();
         for (before, table, behind) in tables {
-            for (key, holders) in table {
-                if let Some(vhost) = holders.first() {
-                    lines.push(format!("name {before}{key}{behind}: {}", Who::from(&**vhost)));
+            for (key, holders) in table.iter() {
+                if let Some(holder) = holders.first() {
+                    lines.push(format!("name {before}{key}{behind}: {}", Who::from(&*holder.entry)));
                 }
             }
         }
         lines.sort();
-        for (regex, vhost) in self.regexes.values() {
-            lines.push(format!("name {regex:?}: {}", Who::from(&**vhost)));
+        for (regex, entry) in self.regexes.values() {
+            lines.push(format!("name {regex:?}: {}", Who::from(&**entry)));
         }
         let mut before = None;
-        for vhost in self.all.values() {
-            let who = Who::from(&**vhost);
+        for entry in self.iter() {
+            let who = Who::from(&**entry);
             lines.push(match before.replace(who) {
                 None => format!("first: {who}"),
                 Some(before) => format!("behind {before}: {who}"),
@@ -184,13 +276,13 @@ impl Names {
     }
 
     /// What a change at a place of the order touches beside the names: the default server, and who stands beside whom.
-    fn sum_of_place(&self, at: &OrderKey) -> Sum {
-        let who = |(_, vhost): (&OrderKey, &Rc<Vhost>)| Who::from(&**vhost);
-        let before = self.all.range::<OrderKey, _>(..at).next_back().map(who);
-        let mut here = self.all.range::<OrderKey, _>((Bound::Included(at), Bound::Unbounded));
+    fn sum_of_place(&self, at: &[u8]) -> Sum {
+        let who = |InOrder(entry): &InOrder| Who::from(&**entry);
+        let before = self.all.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(at))).next_back().map(who);
+        let mut here = self.all.range::<[u8], _>((Bound::Included(at), Bound::Unbounded));
         let mut sum = self.sum_of_default();
         let Some(first) = here.next() else { return sum };
-        let is_here = first.0 == at;
+        let is_here = first.0.order() == at;
         let first = who(first);
         sum += Sum::of(Kind::Order, (before, first));
         if is_here && let Some(second) = here.next() {
@@ -214,16 +306,12 @@ impl Names {
     }
 
     fn sum_of_default(&self) -> Sum {
-        self.default_server().map_or_else(Sum::default, |vhost| Sum::of(Kind::Default, Who::from(&**vhost)))
+        self.default_server().map_or_else(Sum::default, |entry| Sum::of(Kind::Default, Who::from(&**entry)))
     }
 
-    /// Calls for each vhost without an id.
-    pub(super) fn each_nameless(&self, visit: impl FnMut(&Rc<Vhost>)) {
-        self.all.values().filter(|vhost| vhost.conf.vsvc_id.is_none()).for_each(visit);
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Vhost>> {
-        self.all.values()
+    /// All of them, in the order of the source.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Entry>> {
+        self.all.iter().map(|InOrder(entry)| entry)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -231,38 +319,38 @@ impl Names {
     }
 
     /// The first in the source of those that `wanted` takes.
-    pub(super) fn first(&self, wanted: impl Fn(&Rc<Vhost>) -> bool) -> Option<&Rc<Vhost>> {
-        self.all.values().find(|vhost| wanted(vhost))
+    pub(super) fn first(&self, wanted: impl Fn(&Rc<Entry>) -> bool) -> Option<&Rc<Entry>> {
+        self.iter().find(|entry| wanted(entry))
     }
 
     /// The one that says `default_server`.
-    pub(super) fn explicit_default(&self) -> Option<&Rc<Vhost>> {
+    pub(super) fn explicit_default(&self) -> Option<&Rc<Entry>> {
         self.explicit.as_ref()
     }
 
     /// The one that says so, else the first in the source.
-    pub(super) fn default_server(&self) -> Option<&Rc<Vhost>> {
-        self.explicit.as_ref().or_else(|| self.all.first_key_value().map(|(_, vhost)| vhost))
+    pub(super) fn default_server(&self) -> Option<&Rc<Entry>> {
+        self.explicit.as_ref().or_else(|| self.all.first().map(|InOrder(entry)| entry))
     }
 
-    /// See [`super::Listener::find`].
-    pub(super) fn find(&self, host: &[u8]) -> Option<Found> {
+    /// See [`super::Listener::find`]; with the index of the expression that matched, if one did.
+    pub(super) fn find(&self, host: &[u8]) -> Option<(&Rc<Entry>, Option<u16>)> {
         if let Ok(host) = std::str::from_utf8(host) {
             let named = self.exact.get(host).or_else(|| self.leading(host)).or_else(|| self.trailing(host));
-            if let Some(vhost) = named.and_then(|holders| holders.first()) {
-                return Some(Found { vhost: Rc::clone(vhost), regex: None });
+            if let Some(holder) = named.and_then(|holders| holders.first()) {
+                return Some((&holder.entry, None));
             }
         }
-        for ((_, index), (regex, vhost)) in &self.regexes {
+        for ((_, index), (regex, entry)) in &self.regexes {
             if !host.is_empty() && regex.code().is_match(host).unwrap_or(false) {
-                return Some(Found { vhost: Rc::clone(vhost), regex: Some(*index) });
+                return Some((entry, Some(*index)));
             }
         }
-        self.default_server().map(|vhost| Found { vhost: Rc::clone(vhost), regex: None })
+        self.default_server().map(|entry| (entry, None))
     }
 
     fn leading(&self, host: &str) -> Option<&Holders> {
-        if self.leading.is_empty() {
+        if self.leading.0.is_empty() {
             return None;
         }
         // A dot at the very beginning has no label before it.
@@ -271,7 +359,7 @@ impl Names {
     }
 
     fn trailing(&self, host: &str) -> Option<&Holders> {
-        if self.trailing.is_empty() {
+        if self.trailing.0.is_empty() {
             return None;
         }
         let mut prefix = host;
@@ -285,10 +373,11 @@ impl Names {
 }
 
 /// Who serves a name; nothing for a name that nobody has.
-fn sum_of_name(table: u8, key: &str, holders: &Holders) -> Sum {
-    holders.first().map_or_else(Sum::default, |vhost| Sum::of(Kind::Name, (table, key, Who::from(&**vhost))))
+fn sum_of_name(table: NameKind, key: &str, holders: &Holders) -> Sum {
+    let who = |holder: &Holder| Sum::of(Kind::Name, (table as u8, key, Who::from(&*holder.entry)));
+    holders.first().map_or_else(Sum::default, who)
 }
 
-fn sum_of_regex(vhost: &Vhost, index: u16, regex: &Regex) -> Sum {
-    Sum::of(Kind::Regex, (Who::from(vhost), index, regex.pattern(), regex.caseless()))
+fn sum_of_regex(entry: &Entry, index: u16, regex: &Regex) -> Sum {
+    Sum::of(Kind::Regex, (Who::from(entry), index, regex.pattern(), regex.caseless()))
 }

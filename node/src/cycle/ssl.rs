@@ -1,44 +1,44 @@
 //! What must hold of TLS after a change in place: an address is TLS or plain for all its vhosts, and the default server of
 //! a TLS one has a certificate. (A load has checked itself.)
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use dysvr_conf::load::mixed_ssl;
-use dysvr_conf::model::{self, ListenAddr};
+use dysvr_conf::model::{ListenAddr, Outline};
 
-use super::{Change, Cycle, Refusal, Vhost};
+use super::entry::{Entry, Part};
+use super::{Cycle, Refusal};
 
 /// What a change brings to an address.
 #[derive(Default)]
 struct Coming<'c> {
-    first: Option<&'c Arc<model::Vhost>>,
-    explicit: Option<&'c Arc<model::Vhost>>,
+    first: Option<&'c Part>,
+    explicit: Option<&'c Part>,
     ssl: bool,
 }
 
 impl Cycle {
     /// See the module. O(change).
-    pub(super) fn check_ssl(&self, change: &Change, gone: &[Rc<Vhost>]) -> Result<(), Refusal> {
+    pub(super) fn check_ssl(&self, gone: &[Part], new: &[Part]) -> Result<(), Refusal> {
         let listeners = self.listeners.borrow();
-        let leaving: HashSet<*const Vhost> = gone.iter().map(Rc::as_ptr).collect();
-        let stays = |vhost: &Rc<Vhost>| !leaving.contains(&Rc::as_ptr(vhost));
+        let leaving: HashSet<*const Entry> = gone.iter().map(|vhost| Rc::as_ptr(&vhost.entry)).collect();
+        let stays = |vhost: &Rc<Entry>| !leaving.contains(&Rc::as_ptr(vhost));
         let mut coming: HashMap<&ListenAddr, Coming<'_>> = HashMap::new();
-        for vhost in &change.vhosts {
+        for vhost in new {
             for listen in &vhost.listens {
                 let addr = &listen.addr;
-                let mixed = |other: &model::Vhost| {
+                let mixed = |other: &Outline| {
                     Refusal::Wrong(format!("{} in {}", mixed_ssl(addr, vhost, other, listen.ssl), listen.place))
                 };
                 let known = match coming.entry(addr) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(entry) => {
+                    hash_map::Entry::Occupied(known) => known.into_mut(),
+                    hash_map::Entry::Vacant(entry) => {
                         let staying = listeners.get(addr).filter(|listener| listener.ssl.get() != listen.ssl);
                         if let Some(other) = staying.and_then(|listener| listener.names.borrow().first(stays).cloned())
                         {
-                            return Err(mixed(&other.conf));
+                            return Err(mixed(&other.outline()?));
                         }
                         entry.insert(Coming { ssl: listen.ssl, ..Coming::default() })
                     }
@@ -54,7 +54,7 @@ impl Cycle {
                 }
             }
         }
-        let left = gone.iter().flat_map(|vhost| &vhost.conf.listens).filter(|listen| listen.ssl);
+        let left = gone.iter().flat_map(|vhost| &vhost.listens).filter(|listen| listen.ssl);
         for listen in left {
             coming.entry(&listen.addr).or_insert_with(|| Coming { ssl: true, ..Coming::default() });
         }
@@ -63,15 +63,24 @@ impl Cycle {
             let explicit = names.as_ref().and_then(|names| names.explicit_default().filter(|vhost| stays(vhost)));
             let first = names.as_ref().and_then(|names| names.first(stays));
             let by_order = match (first, coming.first) {
-                (Some(staying), Some(new)) if staying.conf.order < new.order => Some(&staying.conf),
-                (_, Some(new)) => Some(new),
-                (staying, None) => staying.map(|vhost| &vhost.conf),
+                (Some(staying), Some(new)) if staying.order() < new.entry.order() => Some(staying),
+                (_, Some(new)) => Some(&new.entry),
+                (staying, None) => staying,
             };
-            let default = explicit.map(|vhost| &vhost.conf).or(coming.explicit).or(by_order);
-            if let Some(default) = default.filter(|default| default.srv.ssl.pairs.is_none()) {
+            let default = explicit.or(coming.explicit.map(|new| &new.entry)).or(by_order);
+            let read = |entry: &Rc<Entry>| {
+                let new = new.iter().find(|new| Rc::ptr_eq(&new.entry, entry)).and_then(Part::read);
+                new.map(|read| read.srv.ssl.pairs.is_some())
+            };
+            // All who listen with TLS are pinned: what they are was compiled.
+            let has_pairs = |entry: &Rc<Entry>| {
+                let standing = || entry.compiled().is_some_and(|vhost| vhost.conf.srv.ssl.pairs.is_some());
+                read(entry).unwrap_or_else(standing)
+            };
+            if let Some(default) = default.filter(|default| !has_pairs(default)) {
                 return Err(Refusal::Wrong(format!(
                     "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {}",
-                    default.place
+                    default.outline()?.place
                 )));
             }
         }

@@ -38,7 +38,7 @@ pub fn change_of(
     let touched: BTreeSet<String> = task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect();
     let known = |name: &str| {
         let cell = cycle.upstream(name).filter(|_| !touched.contains(name))?;
-        Some(Arc::clone(&cell.get().conf.name))
+        Some(cell.name())
     };
     let standing = OnceCell::new();
     let reached = |file: &Path| standing.get_or_init(|| standing_in(task, cycle)).get(file).cloned();
@@ -73,6 +73,7 @@ pub fn change_of(
         files: fragment.files,
         touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
+        placed: None,
         removed,
         // A new upstream is not there to be touched; whatever else is named may change or go.
         touched: if kind == Kind::Add {
@@ -98,12 +99,12 @@ fn check_moved(fragment: &Fragment, cycle: &Cycle, http: &Http, source: &mut dyn
     };
     for vhost in &fragment.vhosts {
         if let Some(old) = vhost.vsvc_id.and_then(|id| cycle.vhost(id)) {
-            check(&"the vhost", &old.conf.place, &vhost.place)?;
+            check(&"the vhost", &old.outline()?.place, &vhost.place)?;
         }
     }
     for upstream in &fragment.upstreams {
         if let Some(old) = cycle.upstream(&upstream.name) {
-            check(&format_args!("upstream \"{}\"", upstream.name), &old.get().conf.place, &upstream.place)?;
+            check(&format_args!("upstream \"{}\"", upstream.name), &old.conf().place, &upstream.place)?;
         }
     }
     for (index, map) in &fragment.maps {
@@ -131,7 +132,7 @@ fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderSt
         files.entry(Arc::clone(&place.file)).or_insert_with(|| order.steps_to_file().to_vec());
     };
     for upstream in task.ups_ids.iter().filter_map(|name| cycle.upstream(name)) {
-        let conf = &upstream.get().conf;
+        let conf = upstream.conf();
         stands(&conf.place, &conf.order);
     }
     if let Some(http) = cycle.http().filter(|_| !task.maps.is_empty() || !task.formats.is_empty()) {
@@ -145,7 +146,9 @@ fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderSt
         }
     }
     for vhost in task.vsvc_ids.iter().filter_map(|id| cycle.vhost(VsvcId(*id))) {
-        stands(&vhost.conf.place, &vhost.conf.order);
+        if let Ok(outline) = vhost.outline() {
+            stands(&outline.place, &outline.order);
+        }
     }
     files
 }

@@ -69,7 +69,7 @@ fn judge(head: &[u8], error: &hyper::Error) -> (u16, &'static str) {
 
 /// The access log's line, with the default server's configuration.
 fn log(client: &Rc<Client>, status: u16, head: &[u8], sent: usize, body: usize) {
-    let Some(found) = client.listener().find(b"") else { return };
+    let Some(found) = client.listener().find(&client.ctx.cycle, b"") else { return };
     client.begin();
     client.answer(true, false);
     client.sent.set(client.sent.get() + sent as u64);

@@ -276,7 +276,7 @@ impl Client {
     /// A line of the error log about the connection, outside any request.
     pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
         let listener = self.listener();
-        let server = listener.default_server();
+        let server = listener.default_server().and_then(|server| self.ctx.cycle.compile(&server));
         let log = match server {
             Some(server) => self.ctx.error_log(&server.conf.loc.core.error_logs),
             None => crate::log::current(),

@@ -78,7 +78,7 @@ fn start(client: &Rc<Client>, request: http::Request<Incoming>) -> Handling {
     let host = find_host(&parts, &known);
     let name = host.as_ref().map_or(b"".as_slice(), |host| host);
     client.route();
-    let Some(found) = client.listener().find(name) else { return Handling::Ready(Some(Err(Abort))) };
+    let Some(found) = client.listener().find(&client.ctx.cycle, name) else { return Handling::Ready(Some(Err(Abort))) };
     let quarantined = found.vhost.quarantined.get();
     if !quarantined {
         client.enter(&found.vhost);

@@ -93,8 +93,9 @@ async fn shake(client: &Rc<Client>, stream: Stream) -> Option<Stream> {
 /// The configuration of the vhost of a name, as it is now.
 fn config(client: &Client, name: Option<&str>) -> Option<Arc<ServerConfig>> {
     let name = name.and_then(|name| host::normalize(name.as_bytes()));
-    let found = client.listener().find(name.as_deref().unwrap_or_default())?;
-    found.vhost.tls.clone().or_else(|| client.listener().default_server()?.tls.clone())
+    let (listener, cycle) = (client.listener(), &client.ctx.cycle);
+    let found = listener.find(cycle, name.as_deref().unwrap_or_default())?;
+    found.vhost.tls.clone().or_else(|| cycle.compile(&*listener.default_server()?)?.tls.clone())
 }
 
 fn failed(client: &Client, error: &io::Error) -> Option<Stream> {

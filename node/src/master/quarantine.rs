@@ -11,7 +11,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Master;
-use crate::cycle::{Cycle, Vhost};
+use crate::cycle::{Cycle, Entry};
 use crate::dysvr;
 use crate::log::Level;
 use crate::os::channel::Command;
@@ -40,7 +40,7 @@ pub struct Quarantine {
 #[derive(Debug)]
 struct Known {
     /// Gone when the vhost was modified or deleted: then all is forgotten.
-    vhost: Weak<Vhost>,
+    vhost: Weak<Entry>,
     crashes: Vec<Duration>,
     /// Its line in the file while it is under quarantine.
     held: Option<String>,
@@ -48,7 +48,7 @@ struct Known {
 
 impl Quarantine {
     /// Counts a crash; gives how many there were within the window, and whether this one was too many.
-    fn crashed(&mut self, now: Duration, vhost: &Rc<Vhost>) -> (usize, bool) {
+    fn crashed(&mut self, now: Duration, vhost: &Rc<Entry>) -> (usize, bool) {
         let weak = Rc::downgrade(vhost);
         let known = self.known.entry(vhost.mark()).or_insert_with(|| Known {
             vhost: Weak::clone(&weak),
@@ -80,7 +80,7 @@ impl Quarantine {
     fn carry_over(&mut self, cycle: &Cycle) {
         for (mark, known) in &mut self.known {
             if let Some(vhost) = cycle.marked(*mark) {
-                vhost.quarantined.set(known.held.is_some());
+                vhost.quarantine(known.held.is_some());
                 known.vhost = Rc::downgrade(&vhost);
             }
         }
@@ -105,7 +105,7 @@ impl Master {
         if !too_many {
             return;
         }
-        vhost.quarantined.set(true);
+        vhost.quarantine(true);
         drop(vhost);
         log!(Level::Alert, "[dysvr] quarantine of {name}: it answers 503 until it is modified");
         if let Some(known) = self.quarantine.known.get_mut(&mark) {
@@ -161,8 +161,13 @@ fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 /// What an operator finds it by.
-fn name_of(vhost: &Vhost) -> String {
-    let name = vhost.conf.names.first().map(ToString::to_string).unwrap_or_default();
-    let id = vhost.conf.vsvc_id.map_or_else(|| "none".to_owned(), |id| id.0.to_string());
-    format!("vsvc_id={id} server_name={name:?} in {}", vhost.conf.place)
+fn name_of(vhost: &Entry) -> String {
+    let id = vhost.id().map_or_else(|| "none".to_owned(), |id| id.0.to_string());
+    match vhost.outline() {
+        Ok(outline) => {
+            let name = outline.names.first().map(ToString::to_string).unwrap_or_default();
+            format!("vsvc_id={id} server_name={name:?} in {}", outline.place)
+        }
+        Err(_) => format!("vsvc_id={id}"),
+    }
 }

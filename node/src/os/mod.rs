@@ -12,6 +12,7 @@ pub mod memory;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;
+pub mod region;
 pub mod sealed;
 pub mod signal;
 pub mod socket_file;

@@ -139,7 +139,7 @@ impl Control {
                 Command::Abort => self.updater.abort(message.version),
                 Command::Quarantine => {
                     if let Some(vhost) = self.cycle.marked(message.version) {
-                        vhost.quarantined.set(true);
+                        vhost.quarantine(true);
                     }
                 }
                 Command::Reopen => self.reopen(),

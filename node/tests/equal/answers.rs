@@ -60,7 +60,7 @@ pub fn answers(cycle: &Cycle) -> String {
             continue;
         };
         for host in HOSTS {
-            let found = listener.find(host.as_bytes()).unwrap();
+            let found = listener.find(cycle, host.as_bytes()).unwrap();
             let conf = &found.vhost.conf;
             let _ = write!(text, "{address} {host:?} -> {:?} by {:?}:", conf.vsvc_id, found.regex);
             for cell in &found.vhost.upstreams {

@@ -1,0 +1,361 @@
+//! Memory that a master shares with the workers it forks: byte strings ("blobs") that the master alone writes, and that
+//! stand there once for all processes. A blob is told to another process by its [place](Blob::at), a number.
+//!
+//! Its bytes are written before its place is known to anyone, and do not change until [`Region::sweep`] gives its room to
+//! others. What is free and what is not is known in the master's own memory alone, so that a worker can do no harm to it.
+//!
+//! Small blobs lie in blocks of a few sizes, which are carved out of chunks and stay what they are; larger ones have
+//! pages of their own, which go back to the system when they are free.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Address space, bytes: what is not used costs nothing.
+const MOST: usize = 16 << 30;
+/// Address space below which it is not worth to begin, bytes.
+const LEAST: usize = 64 << 20;
+/// The unit of places, bytes: with 32 bits they reach 64 GiB.
+const GRANULE: usize = 16;
+/// In front of each blob, bytes: its length, and its place inverted, which is how a blob's beginning is known.
+const HEAD: usize = size_of::<AtomicU64>();
+/// Bytes; the first page is left out, so that no blob has place 0.
+const PAGE: usize = 4096;
+/// What blocks are carved out of, and the largest block, bytes.
+const CHUNK: usize = 64 << 10;
+/// Blocks begin at multiples of it, bytes: a line of the cache.
+const STEP: usize = 64;
+/// Up to here there is a size of blocks every [`STEP`] bytes, from there four for each doubling.
+const FINE: usize = 2 << 10;
+const SIZES: usize = FINE / STEP + 4 * (CHUNK / FINE).ilog2() as usize;
+
+/// The region, mapped before the workers are forked, so that it stands at the same address in all of them.
+pub struct Region {
+    base: NonNull<u8>,
+    size: usize,
+    /// None where the right to write has been given up.
+    ledger: RefCell<Option<Ledger>>,
+}
+
+impl std::fmt::Debug for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Region").field("size", &self.size).finish()
+    }
+}
+
+impl Region {
+    /// Reserves address space, 16 GiB or what the system allows of it, but not less than 64 MiB. No memory is used until
+    /// blobs come.
+    ///
+    /// A forked process must [`confine`](Self::confine) itself or leave the region alone, unless it takes the place of the
+    /// one that forked it: two that write would write over each other's blobs.
+    pub fn new() -> io::Result<Rc<Self>> {
+        Self::reserve(MOST, LEAST)
+    }
+
+    fn reserve(most: usize, least: usize) -> io::Result<Rc<Self>> {
+        // SAFETY: integers only.
+        if unsafe { libc::sysconf(libc::_SC_PAGESIZE) } != PAGE as libc::c_long {
+            // The system would take back more than a free run.
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "pages are not of 4 KiB"));
+        }
+        let mut size = most;
+        let base = loop {
+            match map(size) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && size / 2 >= least => size /= 2,
+                base => break base?,
+            }
+        };
+        let ledger = Ledger::new((size / PAGE) as u32);
+        Ok(Rc::new(Self { base, size, ledger: RefCell::new(Some(ledger)) }))
+    }
+
+    /// Gives up the right to write, in a forked process: from now on [`put`](Self::put) fails with `PermissionDenied`, and
+    /// a stray write is the end of the process.
+    pub fn confine(&self) -> io::Result<()> {
+        // SAFETY: the whole mapping, which stays readable; only `put` writes to it, and finds no ledger any more.
+        if unsafe { libc::mprotect(self.base.as_ptr().cast(), self.size, libc::PROT_READ) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        *self.ledger.borrow_mut() = None;
+        Ok(())
+    }
+
+    /// Copies the parts, one behind the other, into a new blob. Fails with `OutOfMemory`, and changes nothing, when the
+    /// reservation has no room for it.
+    pub fn put(self: &Rc<Self>, parts: &[&[u8]]) -> io::Result<Blob> {
+        let mut ledger = self.ledger.borrow_mut();
+        let ledger = ledger.as_mut().ok_or(io::ErrorKind::PermissionDenied)?;
+        let length = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len()));
+        let length = length.and_then(|length| u32::try_from(length).ok()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let at = ledger.take(Room::of(length)).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut to = self.bytes(at);
+        for part in parts {
+            // SAFETY: the room at `at` lies in the mapping, holds the head and the sum of all parts, and belongs to no
+            // blob, so no part lies in it and, by the contract of `sweep`, nobody reads it.
+            unsafe {
+                to.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len());
+                to = to.add(part.len());
+            }
+        }
+        // Whoever sees the head sees the bytes.
+        self.head(at).store(u64::from(!at) << 32 | u64::from(length), Ordering::Release);
+        Ok(Blob { region: self.clone(), tag: at | Blob::OWN, length })
+    }
+
+    /// The blob that another process has put at `at`, see [`Blob::at`]. None if there is none: the place is outside, no
+    /// place for a blob, or without a head that says of itself that it stands there and whose length fits.
+    ///
+    /// It must be dropped before the one that put it may [`sweep`](Self::sweep), and retires nothing itself.
+    pub fn blob(self: &Rc<Self>, at: u32) -> Option<Blob> {
+        let start = at as usize * GRANULE;
+        if !start.is_multiple_of(STEP) || !(PAGE..self.size).contains(&start) {
+            return None;
+        }
+        let head = self.head(at).load(Ordering::Acquire);
+        let (length, inverted) = (head as u32, (head >> 32) as u32);
+        let fits = length as usize <= self.size - start - HEAD;
+        (fits && inverted == !at).then(|| Blob { region: self.clone(), tag: at, length })
+    }
+
+    /// Gives the room of blobs that were dropped in this process to new ones. The caller has made sure that nobody reads
+    /// them any more: neither another process, that has them by [`blob`](Self::blob) or by a fork, nor this one
+    /// by `blob`.
+    pub fn sweep(&self) {
+        let mut ledger = self.ledger.borrow_mut();
+        let Some(ledger) = ledger.as_mut() else { return };
+        for (at, length) in std::mem::take(&mut ledger.retired) {
+            let room = Room::of(length);
+            ledger.give(at, room);
+            if let Room::Pages(_) = room {
+                let start = self.bytes(at).as_ptr().wrapping_sub(HEAD);
+                // SAFETY: whole pages of the mapping, which had one blob that nobody reads any more. (If the system does not
+                // take them, they are only held longer.)
+                unsafe { libc::madvise(start.cast(), room.bytes(), libc::MADV_REMOVE) };
+            }
+        }
+    }
+
+    /// How many blobs were dropped and wait for [`sweep`](Self::sweep). None do in a process that may not write.
+    pub fn retired(&self) -> usize {
+        self.ledger.borrow().as_ref().map_or(0, |ledger| ledger.retired.len())
+    }
+
+    /// Bytes taken up by blobs with their heads and what their size is rounded up by, those that wait for
+    /// [`sweep`](Self::sweep) included. 0 in a process that may not write: it does not know.
+    pub fn used(&self) -> usize {
+        self.ledger.borrow().as_ref().map_or(0, |ledger| ledger.used)
+    }
+
+    /// The head of the place, which lies in the region and at a multiple of [`STEP`].
+    fn head(&self, at: u32) -> &AtomicU64 {
+        // SAFETY: inside the mapping, which lives as long as `self`, and aligned, by the callers; all accesses to heads of
+        // blobs are atomic.
+        unsafe { self.base.add(at as usize * GRANULE).cast().as_ref() }
+    }
+
+    /// Where the bytes of the blob at this place, which lies in the region, begin.
+    fn bytes(&self, at: u32) -> NonNull<u8> {
+        // SAFETY: a place is at least `STEP` bytes away from the end of the mapping.
+        unsafe { self.base.add(at as usize * GRANULE + HEAD) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `reserve` with this size; each blob holds the region.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
+    }
+}
+
+fn map(size: usize) -> io::Result<NonNull<u8>> {
+    let (rights, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+    // SAFETY: an anonymous mapping at an address of the kernel's choice.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, kind, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))
+}
+
+/// Bytes in the region that do not change. The one that [`Region::put`] gave retires them when it is dropped.
+#[derive(Debug)]
+pub struct Blob {
+    region: Rc<Region>,
+    /// The place, which is a multiple of 4, and [`Blob::OWN`].
+    tag: u32,
+    /// Bytes. Known here, so that nothing that stands in the region is read twice.
+    length: u32,
+}
+
+impl Blob {
+    /// Set in the tag of what was put here: of several blobs for one place one alone may retire it.
+    const OWN: u32 = 1;
+
+    /// Its place, for [`Region::blob`] in another process: units of 16 bytes, never 0.
+    pub fn at(&self) -> u32 {
+        self.tag & !Self::OWN
+    }
+
+    /// Where it lies.
+    pub fn region(&self) -> &Rc<Region> {
+        &self.region
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.region.bytes(self.at());
+        // SAFETY: inside the mapping, which lives as long as the region that we hold: `put` took room for it, or `blob` has
+        // compared. The bytes were written before the head that gave us the length, and are not before they are swept, which is
+        // after this blob is dropped: `sweep` knows no others here, and its caller vouches for the rest.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.length as usize) }
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        if self.tag & Self::OWN != 0
+            && let Some(ledger) = self.region.ledger.borrow_mut().as_mut()
+        {
+            ledger.retired.push((self.at(), self.length));
+        }
+    }
+}
+
+/// What a blob of some length takes up.
+#[derive(Clone, Copy)]
+enum Room {
+    /// A block of a size, with that size in bytes.
+    Block(usize, usize),
+    /// So many pages.
+    Pages(u32),
+}
+
+impl Room {
+    fn of(length: u32) -> Self {
+        let last = length as usize + HEAD - 1;
+        if last < FINE {
+            Self::Block(last / STEP, (last / STEP + 1) * STEP)
+        } else if last < CHUNK {
+            // `last` has three leading bits 1xx, and the block is what the next such number gives.
+            let doubling = last.ilog2();
+            let leading = last >> (doubling - 2);
+            let before = FINE / STEP + 4 * (doubling - FINE.ilog2()) as usize;
+            Self::Block(before + leading - 4, (leading + 1) << (doubling - 2))
+        } else {
+            Self::Pages((last / PAGE + 1) as u32)
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Block(_, bytes) => bytes,
+            Self::Pages(pages) => pages as usize * PAGE,
+        }
+    }
+}
+
+/// What is free.
+struct Ledger {
+    /// Places, for each size of blocks.
+    blocks: [Vec<u32>; SIZES],
+    runs: Runs,
+    /// Places and lengths of dropped blobs.
+    retired: Vec<(u32, u32)>,
+    /// Bytes.
+    used: usize,
+}
+
+impl Ledger {
+    fn new(pages: u32) -> Self {
+        let runs = Runs { by_start: BTreeMap::new(), by_length: BTreeSet::new(), top: 1, end: pages };
+        Self { blocks: std::array::from_fn(|_| Vec::new()), runs, retired: Vec::new(), used: 0 }
+    }
+
+    fn take(&mut self, room: Room) -> Option<u32> {
+        let at = match room {
+            Room::Pages(pages) => place(self.runs.take(pages)?),
+            Room::Block(size, bytes) => match self.blocks[size].pop() {
+                Some(at) => at,
+                None => {
+                    let count = CHUNK / bytes;
+                    let chunk = place(self.runs.take((count * bytes).div_ceil(PAGE) as u32)?);
+                    self.blocks[size].extend((1..count).rev().map(|nth| chunk + (nth * bytes / GRANULE) as u32));
+                    chunk
+                }
+            },
+        };
+        self.used += room.bytes();
+        Some(at)
+    }
+
+    fn give(&mut self, at: u32, room: Room) {
+        self.used -= room.bytes();
+        match room {
+            Room::Pages(pages) => self.runs.give(at / place(1), pages),
+            Room::Block(size, _) => self.blocks[size].push(at),
+        }
+    }
+}
+
+/// The place at the beginning of a page.
+fn place(page: u32) -> u32 {
+    page * (PAGE / GRANULE) as u32
+}
+
+/// Free runs of pages, none of which touches another or the top.
+struct Runs {
+    by_start: BTreeMap<u32, u32>,
+    by_length: BTreeSet<(u32, u32)>,
+    /// From here to the end everything is free.
+    top: u32,
+    end: u32,
+}
+
+impl Runs {
+    /// The shortest run that is long enough, or what comes at the top.
+    fn take(&mut self, pages: u32) -> Option<u32> {
+        let Some(&(length, start)) = self.by_length.range((pages, 0)..).next() else {
+            let start = self.top;
+            self.top = start.checked_add(pages).filter(|top| *top <= self.end)?;
+            return Some(start);
+        };
+        self.remove(start, length);
+        if length > pages {
+            self.insert(start + pages, length - pages);
+        }
+        Some(start)
+    }
+
+    fn give(&mut self, mut start: u32, mut pages: u32) {
+        let before = self.by_start.range(..start).next_back().map(|(start, length)| (*start, *length));
+        let behind = self.by_start.get(&(start + pages)).map(|length| (start + pages, *length));
+        for (other, length) in before.filter(|(other, length)| other + length == start).into_iter().chain(behind) {
+            self.remove(other, length);
+            start = start.min(other);
+            pages += length;
+        }
+        if start + pages == self.top { self.top = start } else { self.insert(start, pages) }
+    }
+
+    fn insert(&mut self, start: u32, length: u32) {
+        self.by_start.insert(start, length);
+        self.by_length.insert((length, start));
+    }
+
+    fn remove(&mut self, start: u32, length: u32) {
+        self.by_start.remove(&start);
+        self.by_length.remove(&(length, start));
+    }
+}
+
+#[cfg(test)]
+mod tests;
