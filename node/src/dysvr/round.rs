@@ -2,6 +2,9 @@
 //!
 //! Before the commit anything that goes wrong ends the round with nothing changed anywhere. After it the only way is
 //! forward: a worker that does not follow is replaced by a fork of the committed master.
+//!
+//! A task of which a worker has nothing to find out that the master does not know, no file, no socket, nothing to compile,
+//! begins with the commit: what each worker could refuse the master has refused already.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -34,8 +37,10 @@ pub enum Input {
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Make the change in the master's own cycle, write `L`, then send `commit` to each of these.
+    /// Send `commit` to each of these, make the change in the master's own cycle, and write `L`.
     Commit(Vec<SlotId>),
+    /// The same, but these have not prepared it: they are told to apply it.
+    Apply(Vec<SlotId>),
     /// Send `abort` to these: they forget what they prepared.
     Abort(Vec<SlotId>),
     /// Let these leave, and others take their place: they do not answer, so no later task could reach them either.
@@ -82,24 +87,47 @@ impl Round {
     /// A round for a version that was published and of which `members` have been told to prepare. Each phase may take
     /// `timeout`.
     pub fn new(now: Duration, version: u64, members: impl IntoIterator<Item = SlotId>, timeout: Duration) -> Self {
+        let mut round = Self::begin(now, Phase::Preparing, version, members, timeout);
+        round.advance(now);
+        round
+    }
+
+    /// A round that begins with the commit: `members` were told nothing yet. `timeout` is for all that they do.
+    pub fn direct(now: Duration, version: u64, members: impl IntoIterator<Item = SlotId>, timeout: Duration) -> Self {
+        let mut round = Self::begin(now, Phase::Committing, version, members, timeout);
+        round.effects.push_back(Effect::Apply(round.members.iter().copied().collect()));
+        round.advance(now);
+        round
+    }
+
+    fn begin(
+        now: Duration,
+        phase: Phase,
+        version: u64,
+        members: impl IntoIterator<Item = SlotId>,
+        timeout: Duration,
+    ) -> Self {
         let members: BTreeSet<_> = members.into_iter().collect();
-        let mut round = Self {
+        Self {
             version,
-            phase: Phase::Preparing,
+            phase,
             waiting: members.clone(),
             members,
             replacing: BTreeSet::new(),
             deadline: now + timeout,
             timeout,
             effects: VecDeque::new(),
-        };
-        round.advance(now);
-        round
+        }
     }
 
     /// The version that it is about.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether a worker's answer is still to come.
+    pub fn awaits(&self, slot: SlotId) -> bool {
+        self.waiting.contains(&slot)
     }
 
     /// Whether the change is made in the master: from then on new workers have it from birth.
@@ -278,5 +306,25 @@ mod tests {
     fn without_workers_the_master_alone_commits() {
         let mut round = Round::new(ZERO, 1, [], LIMIT);
         assert_eq!(effects(&mut round), [Effect::Commit(vec![]), done()]);
+        let mut round = Round::direct(ZERO, 1, [], LIMIT);
+        assert_eq!(effects(&mut round), [Effect::Apply(vec![]), done()]);
+    }
+
+    #[test]
+    fn a_direct_round_is_committed_at_once_and_who_does_not_follow_is_replaced() {
+        for input in [Input::Refused(1, 5, "no".into()), Input::Died(1), Input::Tick] {
+            let mut round = Round::direct(ZERO, 5, [0, 1], LIMIT);
+            assert!(round.is_committed());
+            assert_eq!(effects(&mut round), [Effect::Apply(vec![0, 1])]);
+            round.handle(ZERO, Input::Prepared(1, 5));
+            round.handle(ZERO, Input::Committed(1, 4));
+            round.handle(ZERO, Input::Committed(0, 5));
+            assert_eq!(effects(&mut round), [], "a worker is missing");
+            round.handle(LIMIT, input.clone());
+            assert_eq!(effects(&mut round), [Effect::Replace(1)], "{input:?}");
+            round.handle(LIMIT, Input::Replaced { old: 1 });
+            assert_eq!(effects(&mut round), [done()]);
+            assert_eq!(round.poll_timeout(), None);
+        }
     }
 }

@@ -13,7 +13,7 @@ use dysvr_conf::model::{Fragment, Http, OrderKey, OrderStep, VsvcId};
 use dysvr_conf::problem::Place;
 use dysvr_conf::source::Source;
 
-use crate::cycle::{Change, Cycle, Kind, Refusal, Stamp};
+use crate::cycle::{Change, Cycle, Kind, Placed, Refusal, Stamp};
 use crate::task::{self, TaskLine};
 
 /// Runs what reads or prepares a configuration: should that panic, it is refused, and the process lives on. (The panic is
@@ -50,30 +50,41 @@ pub fn change_of(
     if task.kind != task::Kind::Add {
         check_moved(&fragment, cycle, &http, source)?;
     }
+    let held: BTreeSet<VsvcId> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
+    Ok(Change {
+        vhosts: fragment.vhosts,
+        upstreams: fragment.upstreams,
+        maps: fragment.maps,
+        formats: fragment.formats,
+        files: fragment.files,
+        ..named(task, &held)
+    })
+}
+
+/// The change of a task whose vhosts and upstreams are all that a worker needs, and stand in the region.
+pub fn change_of_placed(task: &TaskLine, cycle: &Cycle, placed: Placed) -> Change {
+    let held = placed.vhosts.iter().filter_map(|at| cycle.placed_id(*at)).collect();
+    Change { placed: Some(placed), ..named(task, &held) }
+}
+
+/// What the line says of a change that brings these vhosts.
+fn named(task: &TaskLine, held: &BTreeSet<VsvcId>) -> Change {
     let kind = match task.kind {
         task::Kind::Add => Kind::Add,
         task::Kind::Modify => Kind::Modify,
         task::Kind::Delete => Kind::Delete,
         task::Kind::Set => Kind::Set,
     };
+    let ids = task.vsvc_ids.iter().copied().map(VsvcId);
     let removed = match kind {
-        Kind::Delete => task.vsvc_ids.iter().copied().map(VsvcId).collect(),
-        Kind::Set => {
-            let held: BTreeSet<VsvcId> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
-            task.vsvc_ids.iter().copied().map(VsvcId).filter(|id| !held.contains(id)).collect()
-        }
+        Kind::Delete => ids.collect(),
+        Kind::Set => ids.filter(|id| !held.contains(id)).collect(),
         Kind::Load | Kind::Add | Kind::Modify => Vec::new(),
     };
-    Ok(Change {
+    Change {
         kind,
-        vhosts: fragment.vhosts,
-        upstreams: fragment.upstreams,
-        maps: fragment.maps,
-        formats: fragment.formats,
-        files: fragment.files,
-        touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
+        touched_maps: task.maps.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
-        placed: None,
         removed,
         // A new upstream is not there to be touched; whatever else is named may change or go.
         touched: if kind == Kind::Add {
@@ -82,7 +93,8 @@ pub fn change_of(
             task.ups_ids.iter().map(|name| name.as_str().into()).collect()
         },
         stamp: Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) },
-    })
+        ..Change::default()
+    }
 }
 
 /// What stood in another file must be gone from there: a full load would find it twice. A file that the task holds was

@@ -17,8 +17,9 @@ pub(super) use file::{carry_over, say_unwritten};
 
 use super::sockets::Opened;
 use super::{Master, SlotId};
+use crate::cycle::digest::{Kind as Of, Sum};
 use crate::cycle::{Committed, Prepared, Refusal};
-use crate::dysvr::message::Message;
+use crate::dysvr::message;
 use crate::dysvr::round::{Effect, Input, Round, Verdict};
 use crate::dysvr::source::Machine;
 use crate::dysvr::update::{change_of, guarded};
@@ -39,15 +40,15 @@ pub struct Tasks {
     /// The file that was read, and from where on it may have more tasks.
     file: Option<(OpenTaskFile, usize)>,
     running: Option<Running>,
-    /// The last task that was done and the bytes that it was: asked again, it is answered, not run.
-    last: Option<(u64, Vec<u8>)>,
+    /// The last task that was done and what it was made of: asked again, it is answered, not run.
+    last: Option<(u64, Sum)>,
 }
 
 /// What has become of a task that was read.
 #[allow(clippy::large_enum_variant, reason = "it is moved once and kept nowhere")]
 enum Begun {
-    /// The workers have been told to prepare it.
-    Published { message: Vec<u8>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
+    /// It stands in the zone, and the workers have been told to prepare it if they must.
+    Published { made_of: Sum, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
     /// It is the one that was done last.
     Before,
 }
@@ -58,7 +59,7 @@ struct Running {
     file: OpenTaskFile,
     /// Which line of the file.
     index: usize,
-    message: Vec<u8>,
+    made_of: Sum,
     round: Round,
     /// Until the commit.
     prepared: Option<Box<(Prepared, Opened)>>,
@@ -83,6 +84,11 @@ impl Tasks {
     /// The version of the task in flight, once it is committed in the master.
     pub fn committed_version(&self) -> Option<u64> {
         self.running.as_ref().filter(|running| running.round.is_committed()).map(|running| running.round.version())
+    }
+
+    /// Whether a worker may be at work on the task in flight, so that what it shows of itself is about to change.
+    pub fn awaits(&self, slot: SlotId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.round.awaits(slot))
     }
 
     /// Whether a task is in flight.
@@ -134,12 +140,12 @@ impl Master {
         log!(Level::Notice, "[dysvr] {}", file.task(index));
         self.verify_disturbed(now);
         match self.begin(now, file.task(index)) {
-            Ok(Begun::Published { message, prepared, round, members }) => {
+            Ok(Begun::Published { made_of, prepared, round, members }) => {
                 say_unwritten(file.mark(index, Status::Ready), file.path());
                 self.tasks.running = Some(Running {
                     file,
                     index,
-                    message,
+                    made_of,
                     round,
                     prepared: Some(prepared),
                     began: now,
@@ -183,12 +189,15 @@ impl Master {
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
-        let message = Message { task: task.clone(), sources: recording.into_sources() }.encode();
-        let same = |bytes: &Vec<u8>| *bytes == message || planted(Bug::ContentsIgnored);
-        if self.tasks.last.as_ref().is_some_and(|(id, bytes)| *id == task_id && same(bytes)) {
+        let (line, sources) = (task.to_string(), recording.into_sources().encode());
+        let made_of = Sum::of(Of::Text, (&line, &sources));
+        let same = |last: Sum| last == made_of || planted(Bug::ContentsIgnored);
+        if self.tasks.last.is_some_and(|(id, last)| id == task_id && same(last)) {
             return Ok(Begun::Before);
         }
         let prepared = guarded(|| self.cycle.prepare(change))?;
+        let light = prepared.is_light();
+        let message = message::encode(&line, &prepared.placed(), (!light).then_some(&sources));
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
         let members = self.workers.serving();
@@ -207,14 +216,26 @@ impl Master {
                 // It is told to prepare all the same, and refuses for want of them.
                 log!(Level::Error, "[dysvr] sockets could not be sent to worker slot {slot}");
             }
-            if !self.workers.send(slot, Command::Prepare, version) {
+            if !light && !self.workers.send(slot, Command::Prepare, version) {
                 // Its channel is full: it will miss this version, and say so when it meets the next.
                 log!(Level::Error, "[dysvr] the channel of worker slot {slot} is full");
             }
         }
         log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
-        let round = Round::new(now, version, members.iter().copied(), self.task_timeout());
-        Ok(Begun::Published { message, prepared: Box::new((prepared, opened)), round, members })
+        let begin = if light { Round::direct } else { Round::new };
+        let round = begin(now, version, members.clone(), self.task_timeout());
+        Ok(Begun::Published { made_of, prepared: Box::new((prepared, opened)), round, members })
+    }
+
+    /// Gives the room of records that are no part of the configuration any more to others, if nobody reads them: each worker
+    /// that follows has said that it does not. A worker that leaves does not follow, and a twin looks at what there was when
+    /// it was forked.
+    fn sweep(&self) {
+        let generation = self.generation;
+        let reads_on = self.workers.iter().any(|(_, worker)| worker.leaving && worker.generation == generation);
+        if !reads_on && !self.verify.is_looking() {
+            self.cycle.region().sweep();
+        }
     }
 
     /// Sends workers the log files that a change opens: they are not root any more. A worker that a file does not reach, or
@@ -272,7 +293,8 @@ impl Master {
     fn round_effects(&mut self, now: Duration) {
         while let Some(effect) = self.tasks.running.as_mut().and_then(|running| running.round.poll_effect()) {
             match effect {
-                Effect::Commit(slots) => self.commit(&slots),
+                Effect::Commit(slots) => self.commit(&slots, Command::Commit),
+                Effect::Apply(slots) => self.commit(&slots, Command::Apply),
                 Effect::Abort(slots) => {
                     let version = self.tasks.running.as_ref().map_or(0, |running| running.round.version());
                     for slot in slots {
@@ -290,12 +312,12 @@ impl Master {
         }
     }
 
-    fn commit(&mut self, slots: &[SlotId]) {
+    fn commit(&mut self, slots: &[SlotId], command: Command) {
         let Some(running) = &mut self.tasks.running else { return };
         let version = running.round.version();
         // The workers first: what the master does meanwhile, they need not wait for.
         for &slot in slots {
-            self.workers.send(slot, Command::Commit, version);
+            self.workers.send(slot, command, version);
         }
         if let Some((prepared, opened)) = running.prepared.take().map(|prepared| *prepared) {
             let commit = || {
@@ -373,7 +395,8 @@ impl Master {
             Verdict::Done => {
                 task.set_status(Status::Done);
                 log!(Level::Notice, "[dysvr] task_id {id} done version: {version}");
-                self.tasks.last = Some((id.0, running.message));
+                self.tasks.last = Some((id.0, running.made_of));
+                self.sweep();
             }
             Verdict::Failed(reason) => {
                 log!(Level::Error, "[dysvr] task_id {id} failed: {reason}");

@@ -52,6 +52,11 @@ struct Twin {
 }
 
 impl Verify {
+    /// Whether a twin lives.
+    pub fn is_looking(&self) -> bool {
+        self.twin.is_some()
+    }
+
     /// What is readable when the twin has said something.
     pub fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.twin.as_ref().map(|twin| twin.pipe.as_fd())

@@ -54,6 +54,8 @@ commands! {
     Text = 9,
     /// To a worker: a log file that the version opens, which it may be unable to open itself: its path (sealed) and the file.
     Log = 10,
+    /// To a worker: prepare the message slot's task and make it so at once. The master has.
+    Apply = 11,
     /// From a worker: it serves.
     Ready = 16,
     /// From a worker: prepared.

@@ -129,6 +129,16 @@ impl Control {
                     self.context.pulse.turn(0);
                     self.answer(answer, message.version);
                 }
+                Command::Apply => {
+                    self.context.pulse.enter(TASK);
+                    let prepared = self.updater.prepare(&self.cycle, &self.accepts, message.version);
+                    let committed = match prepared {
+                        Command::Prepared => self.updater.commit(&self.context, &self.accepts, message.version),
+                        _ => None,
+                    };
+                    self.context.pulse.turn(0);
+                    self.answer(committed.unwrap_or(prepared), message.version);
+                }
                 Command::Commit => {
                     self.context.pulse.enter(TASK);
                     if let Some(answer) = self.updater.commit(&self.context, &self.accepts, message.version) {

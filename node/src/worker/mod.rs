@@ -91,7 +91,7 @@ fn serve(birth: Birth) -> Result<(), String> {
         owner.become_it().map_err(|error| format!("setuid({}) failed ({})", owner.name, errno(&error)))?;
     }
     if birth.confined
-        && let Err(error) = birth.zone.confine(birth.slot)
+        && let Err(error) = birth.zone.confine(birth.slot).and_then(|()| birth.cycle.region().confine())
     {
         log!(Level::Alert, "mprotect() failed ({})", errno(&error));
     }

@@ -14,9 +14,9 @@ use dysvr_conf::intern::Interner;
 use super::accept::{Accepts, Ready};
 use super::follow::Follower;
 
-use crate::cycle::{Cycle, Prepared, Refusal};
+use crate::cycle::{Change, Cycle, Prepared, Refusal};
 use crate::dysvr::message::Message;
-use crate::dysvr::update::{change_of, guarded};
+use crate::dysvr::update::{change_of, change_of_placed, guarded};
 use crate::http::Context;
 use crate::log::{self, Level};
 use crate::os::channel::Command;
@@ -122,9 +122,15 @@ impl Updater {
             };
             read.map_err(|error| wrong(&error))?
         };
-        let Message { task, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
+        let Message { task, placed, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
         drop(bytes);
-        let change = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
+        let change = match sources {
+            None => change_of_placed(&task, cycle, placed),
+            Some(sources) => {
+                let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
+                Change { placed: Some(placed), ..read }
+            }
+        };
         let (sent_for, logs) = std::mem::take(&mut self.logs);
         let handed = log::hand(logs.into_iter().filter(|_| sent_for == version));
         let prepared = cycle.prepare(change)?;

@@ -36,6 +36,7 @@ impl Zone {
 enum Command {
     Prepare,
     Commit,
+    Apply,
     Abort,
     Quit,
     Ready,

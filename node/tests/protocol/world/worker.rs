@@ -35,14 +35,14 @@ impl Worker {
                     self.answer(answer, version);
                 }
                 Command::Commit => {
-                    if let Some(text) = follower.commit(version) {
-                        self.ledger.commits(version, &text);
-                        self.cycle.push(text);
-                        self.ledger.serves(self.number, &self.cycle);
-                        self.prove();
-                        self.say(version, "");
+                    if self.commit(&mut follower, version) {
                         self.answer(Command::Committed, version);
                     }
+                }
+                Command::Apply => {
+                    let prepared = self.prepare(&mut follower, version);
+                    let committed = prepared == Command::Prepared && self.commit(&mut follower, version);
+                    self.answer(if committed { Command::Committed } else { prepared }, version);
                 }
                 Command::Abort => follower.abort(version),
                 _ => return,
@@ -82,6 +82,16 @@ impl Worker {
         self.ledger.refuses(self.number, version, &reason);
         self.say(version, &reason);
         Command::Refused
+    }
+
+    fn commit(&mut self, follower: &mut Follower<Vec<u8>>, version: u64) -> bool {
+        let Some(text) = follower.commit(version) else { return false };
+        self.ledger.commits(version, &text);
+        self.cycle.push(text);
+        self.ledger.serves(self.number, &self.cycle);
+        self.prove();
+        self.say(version, "");
+        true
     }
 
     fn prove(&self) {
