@@ -9,8 +9,8 @@ use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::model::Http;
 use dysvr_conf::source::Memory;
 use dysvr_node::cycle::Cycle;
-use dysvr_node::dysvr::message::Message;
-use dysvr_node::dysvr::update::change_of;
+use dysvr_node::dysvr::message::{self, Message};
+use dysvr_node::dysvr::update::{change_of, change_of_placed};
 use dysvr_node::task::TaskFile;
 
 const CONF: &str = "/p/conf/nginx.conf";
@@ -83,9 +83,19 @@ pub fn task_file(bytes: &[u8]) {
 /// The message between master and workers.
 pub fn message(bytes: &[u8]) {
     let Ok(message) = Message::decode(bytes) else { return };
-    let again = Message::decode(&message.encode()).expect("what was encoded is a message");
-    assert_eq!((&again.task, &again.sources), (&message.task, &message.sources));
+    let (line, sources) = (message.task.to_string(), message.sources.as_ref().map(|sources| sources.encode()));
+    let again = Message::decode(&message::encode(&line, &message.placed, sources.as_deref()));
+    let again = again.expect("what was encoded is a message");
+    assert_eq!(
+        (&again.task, &again.placed, &again.sources),
+        (&message.task, &message.placed, &message.sources)
+    );
     let config = load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
     let cycle = Cycle::load(config).expect("the base is a cycle");
-    let _ = change_of(&message.task, &cycle, &mut message.sources.replay(), &mut Interner::default());
+    if let Some(sources) = &message.sources {
+        let _ = change_of(&message.task, &cycle, &mut sources.replay(), &mut Interner::default());
+    }
+    // Places at which nothing stands, or something else than is said.
+    let _ = cycle.prepare(change_of_placed(&message.task, &cycle, message.placed));
 }
+

@@ -1,5 +1,8 @@
 //! Workers that fail in the middle of an in-place update. Before the commit: `F`, and nothing has changed anywhere; after
 //! it: `D`, and whoever failed is replaced by one that has the change. The next task works, whatever the last one met.
+//!
+//! A task of which a worker has to find out something by itself is prepared by all of them before it is committed
+//! ([`PREPARED`]); others are committed from the beginning.
 
 use anyhow::{Context as _, Result, ensure};
 use dysvr_tests::load::Load;
@@ -20,29 +23,43 @@ fn impatient() -> Result<Rig> {
     Rig::start(&MainConf { http: "dysvr_task_timeout 8s; dysvr_watchdog 2s;".into(), ..MainConf::default() })
 }
 
+/// A log file of its own: a worker may be unable to open it.
+const PREPARED: &str = "access_log logs/own.log;";
+
+const STEPS: [&str; 5] = ["prepare", "locked", "prepared", "commit", "committed"];
+
 #[test]
 fn a_worker_dies_at_each_step() -> Result<()> {
-    let steps = ["prepare", "locked", "prepared", "commit", "committed"];
     let faults: Vec<_> =
-        steps.map(|step| (step, "kill")).into_iter().chain([("prepared", "exit"), ("commit", "abort")]).collect();
-    fail_at(&patient()?, &faults)
+        STEPS.map(|step| (step, "kill")).into_iter().chain([("prepared", "exit"), ("commit", "abort")]).collect();
+    fail_at(&patient()?, &faults, PREPARED)
+}
+
+#[test]
+fn a_worker_dies_at_each_step_of_what_is_committed_at_once() -> Result<()> {
+    fail_at(&patient()?, &STEPS.map(|step| (step, "kill")), "")
 }
 
 #[test]
 fn a_worker_stops_at_each_step() -> Result<()> {
-    fail_at(&impatient()?, &["prepare", "locked", "prepared", "commit", "committed"].map(|step| (step, "stop")))
+    fail_at(&impatient()?, &STEPS.map(|step| (step, "stop")), PREPARED)
 }
 
-/// One worker meets a fault at a step of a task, for each of these.
-fn fail_at(rig: &Rig, faults: &[(&str, &str)]) -> Result<()> {
+#[test]
+fn a_worker_stops_at_each_step_of_what_is_committed_at_once() -> Result<()> {
+    fail_at(&impatient()?, &STEPS.map(|step| (step, "stop")), "")
+}
+
+/// One worker meets a fault at a step of a task whose location says `extra`, for each of these.
+fn fail_at(rig: &Rig, faults: &[(&str, &str)], extra: &str) -> Result<()> {
     for ((step, what), id) in faults.iter().zip(2..) {
         let name = format!("v{id}.example");
         let before = rig.proxy.workers();
         rig.poison(step, what)?;
-        let verdict = rig.task(Kind::Add, id, &name, "")?;
+        let verdict = rig.task(Kind::Add, id, &name, extra)?;
         let context = || format!("{what} at {step}: {}\n{}", verdict.line.reason(), rig.proxy.prefix.error_log());
         ensure!(rig.taken(step), "nobody came by {step}: {}", context());
-        let committed = step.starts_with("commit");
+        let committed = extra != PREPARED || step.starts_with("commit");
         ensure!(verdict.done == committed, "done: {}: {}", verdict.done, context());
         // The one that failed goes, or (stopped) stays behind without work; another one takes its place.
         let gone = || {
@@ -62,7 +79,7 @@ fn fail_at(rig: &Rig, faults: &[(&str, &str)]) -> Result<()> {
         rig.everywhere("good.example", 200).with_context(context)?;
         // The next task works.
         let kind = if committed { Kind::Modify } else { Kind::Add };
-        rig.done(kind, id, &format!("{name} again.{name}"), "").with_context(context)?;
+        rig.done(kind, id, &format!("{name} again.{name}"), extra).with_context(context)?;
         rig.everywhere(&format!("again.{name}"), 200).with_context(context)?;
     }
     let log = rig.proxy.prefix.error_log();
@@ -76,7 +93,7 @@ fn a_panic_while_reading_refuses_the_task_and_costs_nothing() -> Result<()> {
     let workers = rig.proxy.workers();
     for step in ["parse", "prepare"] {
         rig.poison(step, "panic")?;
-        let verdict = rig.task(Kind::Add, 2, "a.example", "")?;
+        let verdict = rig.task(Kind::Add, 2, "a.example", PREPARED)?;
         ensure!(!verdict.done && verdict.line.reason().contains("panic"), "{verdict:?}");
         rig.proxy.wait_log("[alert]")?;
         rig.everywhere("a.example", 404)?;
@@ -109,7 +126,7 @@ fn a_stopped_worker_fails_one_task_and_not_the_next() -> Result<()> {
     let stopped = *before.first().context("no worker")?;
     signal::send(stopped, Signal::SIGSTOP)?;
     wait::until("the worker to stop", LIMIT, || procfs::state(stopped) == Some('T'))?;
-    let first = rig.task(Kind::Add, 2, "a.example", "")?;
+    let first = rig.task(Kind::Add, 2, "a.example", PREPARED)?;
     ensure!(!first.done && first.line.reason().contains("did not prepare within"), "{first:?}");
     for round in 0..updates {
         let kind = if round == 0 { Kind::Add } else { Kind::Modify };
@@ -125,6 +142,24 @@ fn a_stopped_worker_fails_one_task_and_not_the_next() -> Result<()> {
     ensure!(log.contains(&format!("worker {stopped} did not prepare in time: replaced")), "{log}");
     rig.proxy.wait_log(&format!("worker process {stopped} exited with code 0"))?;
     rig.everywhere(&format!("r{}.example", updates - 1), 200)
+}
+
+#[test]
+fn a_stopped_worker_holds_up_one_task_that_is_committed_at_once_and_fails_none() -> Result<()> {
+    let rig = impatient()?;
+    let stopped = *rig.proxy.workers().first().context("no worker")?;
+    signal::send(stopped, Signal::SIGSTOP)?;
+    wait::until("the worker to stop", LIMIT, || procfs::state(stopped) == Some('T'))?;
+    rig.done(Kind::Add, 2, "a.example", "")?;
+    for round in 0..20 {
+        rig.done(Kind::Modify, 2, &format!("a.example r{round}.example"), "").with_context(|| format!("update {round}"))?;
+    }
+    rig.proxy.wait_log(&format!("worker {stopped} did not commit: replaced"))?;
+    // What it has missed it does not serve.
+    signal::send(stopped, Signal::SIGCONT)?;
+    rig.proxy.wait_log(&format!("worker process {stopped} exited with code 0"))?;
+    rig.all_workers()?;
+    rig.everywhere("r19.example", 200)
 }
 
 #[test]
@@ -181,7 +216,11 @@ fn killed_workers_are_replaced_but_not_in_a_storm() -> Result<()> {
 fn a_worker_that_hangs_in_a_task_is_killed_and_a_stop_ends_all() -> Result<()> {
     let mut rig = impatient()?;
     rig.poison("prepare", "loop")?;
-    ensure!(!rig.task(Kind::Add, 2, "a.example", "")?.done);
+    ensure!(!rig.task(Kind::Add, 2, "a.example", PREPARED)?.done);
+    // What is committed already goes on without it.
+    rig.all_workers()?;
+    rig.poison("prepare", "loop")?;
+    rig.done(Kind::Add, 3, "b.example", "")?;
     rig.proxy.wait_log("has been in one step")?;
     rig.all_workers()?;
     // A stopped worker does not keep a master from ending at once.
