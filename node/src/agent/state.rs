@@ -1,10 +1,10 @@
 //! The life of a task, as a pure machine: what has happened comes in with the time, what must be done comes out.
 //!
 //! ```text
-//! order → check → plan → guard → begin (journal) → write → [test] → signal → settle → wait ──D──▶ end D
-//!            │       │       │        │               │        │         │        │      ├─F─▶ undo ─▶ end F
-//!            └───────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘        │      └─ late, master gone:
-//!                                                                                 └─▶ withdraw the line ─▶ undo ─▶ reload ─▶ end F
+//! order → check → stage → plan → guard → begin (journal) → write → [test] → signal → settle → wait ──D──▶ end D
+//!           │               │       │        │               │        │         │        │      ├─F─▶ undo ─▶ end F
+//!           └───────────────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘        │      └─ late, master gone:
+//!                                                                                        └─▶ withdraw the line ─▶ undo ─▶ reload ─▶ end F
 //! ```
 //!
 //! Before `begin` nothing has changed, so a task that ends there is only answered. From `begin` on the journal names the
@@ -34,7 +34,7 @@ use super::ledger::{Answer, Entry};
 use super::order::Order;
 use super::report::{Mode, micros};
 use current::{Current, Phase, Waiting};
-pub use event::{Effect, Input, NumberedLine, Stage, Standing, Wake};
+pub use event::{Effect, Input, NumberedLine, Standing, Wake};
 
 /// A signal is a hint: when nothing has moved for so long it is sent again.
 pub const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ impl Machine {
             }
             (Phase::Beginning, Input::Began(Ok(()))) => {
                 current.kept = true;
-                self.write(current);
+                self.go(current, Phase::Writing, Effect::Write);
             }
             (Phase::Beginning, Input::Began(Err(reason))) if current.kept => {
                 // Going on by reload; the journal still names the task, in its former way.
@@ -187,8 +187,7 @@ impl Machine {
             }
             (Phase::RevertBeginning { reason }, Input::Began(_)) => {
                 // Journalled or not, the way is the same; without the entry a restart only undoes the task once more.
-                let lines = current.lines();
-                self.go(current, Phase::RevertWriting { reason }, Effect::Write { lines });
+                self.go(current, Phase::RevertWriting { reason }, Effect::Write);
             }
             (Phase::RevertWriting { reason }, Input::Written(Ok(()))) => {
                 self.go(current, Phase::RevertSignalling { reason }, Effect::Signal(Wake::Reload));
@@ -317,7 +316,9 @@ impl Machine {
             }
             Checked::Run { reload, disk, changes } => {
                 let Some(order) = current.order.clone() else { return self.leave(now) };
-                (current.disk, current.changes) = (disk.clone(), changes);
+                current.changes.clone_from(&changes);
+                let stage = Effect::Stage { order: Rc::clone(&order), disk: disk.clone(), changes };
+                self.effects.push_back(stage);
                 self.go(current, Phase::Planning, Effect::Plan { order, disk, reload });
             }
         }
@@ -353,14 +354,8 @@ impl Machine {
         current.signalled = false;
         current.begun = Some(begun.clone());
         // On the second way the files are there already.
-        let disk = current.disk.clone();
-        let stage = current.order.clone().filter(|_| !current.kept).map(|order| Stage { order, disk });
-        self.go(current, Phase::Beginning, Effect::Begin { begun, stage });
-    }
-
-    fn write(&mut self, current: Current) {
-        let lines = current.lines();
-        self.go(current, Phase::Writing, Effect::Write { lines });
+        let (lines, staged) = (current.lines(), !current.kept);
+        self.go(current, Phase::Beginning, Effect::Begin { begun, lines, staged });
     }
 
     fn written(&mut self, now: Duration, mut current: Current) {

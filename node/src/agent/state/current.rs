@@ -22,8 +22,6 @@ pub(super) struct Current {
     pub(super) since: Duration,
     pub(super) report: Report,
     pub(super) phase: Phase,
-    /// The files that the order changes on disk.
-    pub(super) disk: FileChanges,
     /// What becomes different from what the ledger's revision left.
     pub(super) changes: FileChanges,
     pub(super) plan: Plan,
@@ -126,7 +124,6 @@ impl Current {
             since: now,
             report,
             phase,
-            disk: FileChanges::new(),
             changes: FileChanges::new(),
             plan: Plan::default(),
             begun: None,

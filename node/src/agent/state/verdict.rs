@@ -196,7 +196,8 @@ impl Machine {
     pub(super) fn revert(&mut self, mut current: Current, reason: String) {
         let begun = current.next_begun(Some(reason.clone()));
         current.begun = Some(begun.clone());
-        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, stage: None });
+        let lines = current.lines();
+        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, lines, staged: false });
     }
 
     /// Leaves no open line of a reload that will not be waited for. What is found in it changes nothing any more.
