@@ -38,6 +38,9 @@ pub use event::{Effect, Input, NumberedLine, Standing, Wake};
 
 /// A signal is a hint: when nothing has moved for so long it is sent again.
 pub const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
+/// How late it is told how far a task is: a task in place has its verdict in a millisecond or two, and each report before would take
+/// processor time from the workers that it waits for, here and at a controller on the same machine.
+pub const PROGRESS: Duration = Duration::from_millis(50);
 /// What the agent grants beyond the time that the master grants its workers.
 pub const MARGIN: Duration = Duration::from_secs(2);
 /// How long a task that was under way at a restart may still take: its verdict is due within 2 s.
@@ -82,12 +85,14 @@ impl Machine {
 
     /// When [`Input::Tick`] is due, if ever.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        match &self.current.as_ref()?.phase {
+        let current = self.current.as_ref()?;
+        let phase = match &current.phase {
             Phase::Waiting(waiting) => Some(waiting.deadline.min(waiting.moved + SIGNAL_AGAIN)),
             Phase::UndoLater { at, .. } => Some(*at),
             Phase::RevertWaiting { deadline, .. } => Some(*deadline),
             _ => None,
-        }
+        };
+        phase.into_iter().chain(current.tell).min()
     }
 
     /// Takes in what has happened. An answer that the phase does not wait for changes nothing.
@@ -105,6 +110,9 @@ impl Machine {
             _ => {}
         }
         let Some(mut current) = self.current.take() else { return };
+        if matches!(input, Input::Tick) && current.tell.take_if(|at| now >= *at).is_some() {
+            self.effects.push_back(Effect::Report(current.report.clone()));
+        }
         let phase = std::mem::replace(&mut current.phase, Phase::Locking);
         match (phase, input) {
             (Phase::Locking, Input::Locked(Ok(Some(begun)))) => self.recover(current, begun),
@@ -366,14 +374,12 @@ impl Machine {
         if begun.tasks.is_empty() {
             return self.settle(current, None);
         }
-        let (reload, report) = (begun.reload.is_some(), Effect::Report(current.report.clone()));
-        if reload {
-            self.effects.push_back(report);
+        let by_reload = begun.reload.is_some();
+        current.moved_on(now);
+        if by_reload {
             self.go(current, Phase::Testing, Effect::Test);
         } else {
-            // The master works while this is told.
             self.signal(now, current, Wake::InPlace);
-            self.effects.push_back(report);
         }
     }
 

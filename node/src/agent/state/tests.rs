@@ -348,6 +348,19 @@ fn every_master_leads_to_a_verdict_that_is_true() {
 }
 
 #[test]
+fn progress_is_told_of_a_task_that_takes_its_time() {
+    for (master, told) in [
+        (Master::Obeys, vec![Status::Done]),
+        (Master::Silent, vec![Status::Init, Status::Failed]),
+        (Master::Refuses, vec![Status::Failed]),
+    ] {
+        let mut world = World::new(master);
+        world.give(None, false);
+        assert_eq!(world.reports.iter().map(|report| report.status).collect::<Vec<_>>(), told, "{master:?}");
+    }
+}
+
+#[test]
 fn a_repeated_task_is_answered_without_a_signal() {
     for master in [Master::Obeys, Master::Refuses, Master::WantsReload] {
         let mut world = World::new(master);
