@@ -1,6 +1,6 @@
 //! The machine goes down at any moment of a task. The real program runs under strace; from its calls follows each state that
 //! the disk may be in at each moment (what was synced is there, of the rest any part), and the recovery of the real agent
-//! runs on each of them. What was told holds, and every file is the old one or the new one.
+//! runs on each of them. What was told holds, and every file is the old one or the new one, before the recovery too.
 
 mod agent_node;
 mod power;
@@ -87,6 +87,12 @@ fn every_cut(node: &mut Node, words: &[&str]) {
     let (mut done, mut undone) = (0, 0);
     for cut in 0..=trace.ops.len() {
         for files in disk::possible(&trace, &before, cut) {
+            // A proxy that starts before the agent finds no file that is neither the old nor the new one.
+            for path in old.keys().chain(new.keys()) {
+                let is = files.get(path);
+                let whole = is == old.get(path) || is == new.get(path);
+                assert!(whole, "{words:?}, down after {cut}: {:?}\n{path:?} is {is:?}", &trace.ops[..cut].last());
+            }
             // The agent writes its lines right before it signals.
             let there = if cut < signalled { vec![None] } else { task_files(&lines) };
             for task_file in there {

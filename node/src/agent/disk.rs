@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use dysvr_conf::http::ssl::holds_key;
 use dysvr_proto::planted::{Bug, planted};
 
+use super::aside::{Aside, Doing};
 use super::ledger::FileChanges;
 use super::managed::{ContentDigest, DIRECTORIES, FileName, Manifest};
 use super::order::Order;
-use crate::task::file::{Beside, sync_parent};
+use crate::task::file::{Beside, sync, sync_parent};
 
 /// Up to so many files are synced one by one; above, the file system as a whole.
 const SYNC_EACH: usize = 16;
@@ -85,36 +86,48 @@ impl Disk {
         Ok(changed)
     }
 
-    /// Writes the contents that an order brings beside the files that they are for, and makes them durable, so that a file
-    /// never has a name before it has its content. Of `all` that the task leaves, what stands there already (changed by
-    /// hand) is made durable too. No managed file is changed.
-    pub fn stage(&self, order: &Order, disk: &FileChanges, all: &FileChanges) -> io::Result<Staged> {
+    /// Writes the contents that an order brings beside the files that they are for, and has them made durable aside, so
+    /// that a file never has a name before it has its content. Of `all` that the task leaves, what stands there already
+    /// (changed by hand) is made durable too. No managed file is changed.
+    pub fn stage(
+        &self,
+        order: &Order,
+        disk: &FileChanges,
+        all: &FileChanges,
+        aside: &mut Aside,
+    ) -> io::Result<Staging> {
         let mut staged = Staged::default();
+        let standing = all.iter().filter(|(name, digest)| digest.is_some() && !disk.contains_key(*name));
+        let standing: Vec<FileName> = standing.map(|(name, _)| name.clone()).collect();
+        let each = disk.len() + standing.len() <= SYNC_EACH;
+        let mut written = Vec::new();
         for (name, digest) in disk {
             let path = name.path(&self.conf_dir);
             match (digest, order.write.get(name)) {
                 (Some(_), Some(content)) => {
                     let mode = if holds_key(content) { 0o600 } else { 0o644 };
-                    let written = path.parent().map_or(Ok(()), create_dirs);
-                    let written = written.and_then(|()| Beside::write(&path, content, mode));
-                    staged.contents.push((name.clone(), written.map_err(|e| described(name, e))?));
+                    let (content, file) = write_beside(&path, content, mode).map_err(|e| described(name, e))?;
+                    staged.contents.push((name.clone(), content));
+                    // Thousands are not held open.
+                    written.extend(each.then(|| (name.clone(), file)));
                 }
                 _ => staged.gone.push(name.clone()),
             }
         }
-        let standing = all.iter().filter(|(name, digest)| digest.is_some() && !disk.contains_key(*name));
-        let standing: Vec<&FileName> = standing.map(|(name, _)| name).collect();
-        if staged.contents.len() + standing.len() > SYNC_EACH {
-            nix::unistd::syncfs(File::open(&self.conf_dir)?)?;
-            return Ok(staged);
-        }
-        for (name, content) in &staged.contents {
-            content.sync().map_err(|e| described(name, e))?;
-        }
-        for name in standing {
-            sync_if_there(&name.path(&self.conf_dir)).map_err(|e| described(name, e))?;
-        }
-        Ok(staged)
+        let conf_dir = self.conf_dir.clone();
+        let synced = aside.start(move || {
+            if !each {
+                return Ok(nix::unistd::syncfs(File::open(conf_dir)?)?);
+            }
+            for (name, file) in written {
+                sync(&file).map_err(|e| described(&name, e))?;
+            }
+            for name in standing {
+                sync_if_there(&name.path(&conf_dir)).map_err(|e| described(&name, e))?;
+            }
+            Ok(())
+        });
+        Ok(Staging { staged, synced })
     }
 
     /// Gives the contents their names and removes what goes. On an error some of it may be done: the caller undoes.
@@ -145,7 +158,22 @@ impl Disk {
     }
 }
 
-/// What waits for its names, and what is to go.
+/// What is on its way to the disk. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Staging {
+    staged: Staged,
+    synced: Doing<io::Result<()>>,
+}
+
+impl Staging {
+    /// Waits for the disk to have it.
+    pub fn wait(self) -> io::Result<Staged> {
+        self.synced.wait().flatten()?;
+        Ok(self.staged)
+    }
+}
+
+/// What is durable and waits for its names, and what is to go.
 #[derive(Debug, Default)]
 pub struct Staged {
     contents: Vec<(FileName, Beside)>,
@@ -154,6 +182,17 @@ pub struct Staged {
 
 fn described(name: &FileName, e: io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{name}: {e}"))
+}
+
+/// Also where there is no such directory yet.
+fn write_beside(path: &Path, content: &[u8], mode: u32) -> io::Result<(Beside, File)> {
+    match (Beside::write(path, content, mode), path.parent()) {
+        (Err(e), Some(dir)) if e.kind() == io::ErrorKind::NotFound => {
+            create_dirs(dir)?;
+            Beside::write(path, content, mode)
+        }
+        (written, _) => written,
+    }
 }
 
 /// What is not there has nothing to be made durable.
@@ -216,8 +255,8 @@ mod tests {
     }
 
     fn write(disk: &mut Disk, order: &Order, changes: &FileChanges) {
-        let staged = disk.stage(order, changes, changes).unwrap();
-        disk.place(staged).unwrap();
+        let staging = disk.stage(order, changes, changes, &mut Aside::default()).unwrap();
+        disk.place(staging.wait().unwrap()).unwrap();
         disk.settle(changes.keys()).unwrap();
     }
 
@@ -259,7 +298,8 @@ mod tests {
         fs::create_dir(dir.path().join("auto_vhost")).unwrap();
         fs::write(gone.path(dir.path()), "G").unwrap();
         disk.refresh_all([].iter()).unwrap();
-        let staged = disk.stage(&order, &changes, &changes).unwrap();
+        let mut aside = Aside::default();
+        let staged = disk.stage(&order, &changes, &changes, &mut aside).unwrap().wait().unwrap();
         assert!(gone.path(dir.path()).exists() && !new.path(dir.path()).exists(), "nothing is changed yet");
         disk.place(staged).unwrap();
         disk.settle(changes.keys()).unwrap();
@@ -279,7 +319,7 @@ mod tests {
         write(&mut disk, &order, &many);
         assert_eq!(disk.manifest().count(), 42);
         // What is staged and not placed leaves nothing behind.
-        drop(disk.stage(&order, &many, &many).unwrap());
+        drop(disk.stage(&order, &many, &many, &mut aside).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("auto_vhost")).unwrap().count(), 41);
     }
 }

@@ -1,6 +1,7 @@
 //! The agent's hands: everything that the machine wants done to files and processes, without waiting for anything but the disk.
 
 mod files;
+mod seen;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -11,26 +12,27 @@ use dysvr_proto::id::TaskId;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::aside::Aside;
 use super::check::check;
-use super::disk::{Disk, Staged};
+use super::disk::{Disk, Staged, Staging};
 use super::index::Index;
 use super::journal::Journal;
 use super::ledger::{Entry, FileChanges, Ledger};
 use super::managed::{DIRECTORIES, FileName};
+use super::memory;
 use super::order::Order;
 use super::overlay::Overlay;
 use super::plan::Plan;
-use super::proxy::{self, Layout, Settings};
+use super::proxy::{Layout, Settings};
 use super::report::{Observed, ProxySeen};
 use super::rule::{self, UnitChanges};
 use super::state::{Effect, Input, Standing, Wake};
-use super::verify;
-use super::{memory, tasks};
-use crate::master::quarantine::FILE as QUARANTINE;
+use super::tasks::{self, Prepared};
 use crate::os::pidfd::PidFd;
 use crate::os::{procfs, signal};
 use crate::pid_file;
 use crate::task::file::sweep;
+use seen::proxy_seen;
 
 /// The file of the state directory whose lock serialises tasks.
 const LOCK: &str = "lock";
@@ -51,28 +53,25 @@ pub struct Hands {
     index: Option<Index>,
     /// What the task under way makes of the index.
     units: Option<UnitChanges>,
-    /// The contents of the task under way, until they get their names.
+    /// What brings contents to the disk, and looks at the proxy, while this thread does something else.
+    aside: Aside,
+    /// The contents of the task under way, on their way to the disk.
+    staging: Option<io::Result<Staging>>,
+    /// The same, until they get their names.
     staged: Staged,
-    /// The files that it replaces, held open until nobody waits.
+    /// The lines of the task under way, until they get their names.
+    prepared: Option<io::Result<Prepared>>,
+    /// The master that they are for.
+    addressee: Option<PidFd>,
+    /// The files that the task replaces, held open until nobody waits.
     replaced: Vec<File>,
+    /// Files of earlier tasks, which go when nobody waits.
+    outdated: Vec<PathBuf>,
     lock: Option<Flock<File>>,
     /// The master that was signalled last.
     master: Option<PidFd>,
     /// The proxy as it was when the verdict of the task under way went to the disk, for whoever is told of it.
     seen: Option<ProxySeen>,
-}
-
-/// The longest list of quarantined vhosts that is passed on, bytes: a message of it must fit everywhere.
-const MAX_QUARANTINE: u64 = 64 << 10;
-
-/// What the master has under quarantine, as it wrote it beside the task file; nothing when there is no file.
-fn quarantined(task_file: &Path) -> Vec<String> {
-    let mut text = String::new();
-    let file = File::open(task_file.with_file_name(QUARANTINE));
-    match file.and_then(|file| io::Read::read_to_string(&mut io::Read::take(file, MAX_QUARANTINE), &mut text)) {
-        Ok(_) => text.lines().map(str::to_owned).collect(),
-        Err(_) => Vec::new(),
-    }
 }
 
 impl Hands {
@@ -93,8 +92,13 @@ impl Hands {
             drifted: BTreeSet::new(),
             index: None,
             units: None,
+            aside: Aside::default(),
+            staging: None,
             staged: Staged::default(),
+            prepared: None,
+            addressee: None,
             replaced: Vec::new(),
+            outdated: Vec::new(),
             lock: Some(lock),
             master: None,
             seen: None,
@@ -236,8 +240,12 @@ impl Hands {
             Effect::Check(order) => Input::Checked(self.check(order)),
             Effect::Plan { order, disk, reload } => Input::Planned(self.plan(order, disk, reload.clone())),
             Effect::Guard => Input::Guarded(self.guard()),
-            Effect::Begin { begun, stage } => Input::Began(self.begin(begun.clone(), stage.as_ref())),
-            Effect::Write { lines } => Input::Written(self.write(lines).map_err(|e| format!("disk: {e}"))),
+            Effect::Stage { order, disk, changes } => {
+                self.staging = Some(self.disk.stage(order, disk, changes, &mut self.aside));
+                return None;
+            }
+            Effect::Begin { begun, lines, staged } => Input::Began(self.begin(begun.clone(), lines, *staged)),
+            Effect::Write => Input::Written(self.write().map_err(|e| format!("disk: {e}"))),
             Effect::Signal(wake) => Input::Signalled(self.signal(*wake)),
             Effect::Settle { changes, found } => Input::Settled(self.settle(changes, *found)),
             Effect::Look => Input::Looked(self.look()),
@@ -254,8 +262,13 @@ impl Hands {
                 self.master = None;
                 self.seen = None;
                 self.units = None;
+                self.staging = None;
                 self.staged = Staged::default();
+                self.prepared = None;
+                self.addressee = None;
                 self.replaced.clear();
+                // They do no harm.
+                self.outdated.drain(..).for_each(|path| drop(fs::remove_file(path)));
                 return None;
             }
             Effect::Test | Effect::Report(_) | Effect::Exit => return None,
@@ -315,7 +328,11 @@ impl Hands {
     }
 
     fn signal(&mut self, wake: Wake) -> Result<(), String> {
-        let process = pid_file::master(&self.settings.pid_file).map_err(|e| e.to_string())?;
+        // One that has ended may have a successor.
+        let process = match self.addressee.take().filter(PidFd::is_alive) {
+            Some(process) => process,
+            None => pid_file::master(&self.settings.pid_file).map_err(|e| e.to_string())?,
+        };
         let number = match wake {
             Wake::InPlace => signal::dysvr(),
             Wake::Reload => libc::SIGHUP,
@@ -338,11 +355,10 @@ impl Hands {
             _ => None,
         };
         let names: Vec<FileName> = changes.iter().flat_map(|changes| changes.keys()).cloned().collect();
-        let (seen, settings) = (&mut self.seen, &self.settings);
-        let appended = self.journal.append_and(&mut self.ledger, entry.clone(), || {
-            *seen = Some(proxy_seen(settings));
-            Ok(())
-        });
+        let settings = self.settings.clone();
+        let seen = self.aside.start(move || proxy_seen(&settings));
+        let appended = self.journal.append(&mut self.ledger, entry.clone());
+        self.seen = seen.wait().ok();
         if let Err(e) = appended {
             // What was done is done; a restart finds the task in flight and its verdict in the task file.
             tracing::error!(error = %e, "a verdict is not on the disk");
@@ -365,18 +381,6 @@ impl Hands {
             // What a reload reads may be settings of ours, and files that are no units.
             self.forget_configuration();
         }
-    }
-}
-
-fn proxy_seen(settings: &Settings) -> ProxySeen {
-    let Ok(master) = pid_file::master(&settings.pid_file) else { return ProxySeen::default() };
-    let pid = master.pid();
-    ProxySeen {
-        master: Some(pid),
-        workers: proxy::children(pid),
-        quarantined: quarantined(&settings.task_file),
-        // Of this master: the file outlives the one that wrote it.
-        verified: verify::last(&settings.task_file).filter(|finding| finding.master == pid),
     }
 }
 

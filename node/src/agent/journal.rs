@@ -17,8 +17,8 @@ use std::sync::Arc;
 use dysvr_proto::digest;
 use dysvr_proto::planted::{Bug, planted};
 
+use super::aside::Aside;
 use super::ledger::{Entry, Ledger};
-use super::syncer::Syncer;
 use crate::task::file::{Durability, write_whole_as};
 
 /// Rewritten when it has grown to this and to twice its first line: a megabyte is read in milliseconds.
@@ -35,7 +35,7 @@ const MODE: u32 = 0o600;
 pub struct Journal {
     path: PathBuf,
     file: Arc<File>,
-    syncer: Syncer,
+    aside: Aside,
     /// Where the next line goes.
     end: u64,
     /// Where the file ends.
@@ -87,7 +87,7 @@ impl Journal {
         bytes.resize(size as usize, 0);
         write_whole_as(&path, &bytes, MODE, Durability::Synced)?;
         let file = OpenOptions::new().write(true).open(&path)?;
-        Ok(Self { path, file: Arc::new(file), syncer: Syncer::default(), end, size, whole_size: end })
+        Ok(Self { path, file: Arc::new(file), aside: Aside::default(), end, size, whole_size: end })
     }
 
     /// Whether another process has moved the journal on since this one last did: whoever opens it makes a new file.
@@ -99,7 +99,7 @@ impl Journal {
 
     /// Writes an entry down, then applies it. On an error it has not counted.
     pub fn append(&mut self, ledger: &mut Ledger, entry: Entry) -> io::Result<()> {
-        self.append_and(ledger, entry, || Ok(()))
+        self.write(ledger, entry, |_, file| to_disk(file))
     }
 
     /// The same, and while the entry is on its way to the disk something else that must be there with it. When that fails
@@ -110,6 +110,20 @@ impl Journal {
         entry: Entry,
         meanwhile: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
+        self.write(ledger, entry, |aside, file| {
+            let file = Arc::clone(file);
+            let syncing = aside.start(move || to_disk(&file));
+            let done = meanwhile();
+            done.and(syncing.wait().flatten())
+        })
+    }
+
+    fn write(
+        &mut self,
+        ledger: &mut Ledger,
+        entry: Entry,
+        sync: impl FnOnce(&mut Aside, &Arc<File>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut bytes = encode(&entry)?;
         let (line, former_size) = (bytes.len(), self.size);
         let end = self.end + line as u64;
@@ -117,14 +131,8 @@ impl Journal {
             self.size = end.next_multiple_of(ROOM);
             bytes.resize((self.size - self.end) as usize, 0);
         }
-        let described = |e: io::Error| io::Error::new(e.kind(), format!("the journal could not be written: {e}"));
-        let written = self.file.write_all_at(&bytes, self.end).map_err(described).and_then(|()| {
-            if planted(Bug::JournalUnsynced) {
-                return meanwhile();
-            }
-            let (synced, done) = self.syncer.sync_and(&self.file, meanwhile);
-            done.and(synced.map_err(described))
-        });
+        let written = self.file.write_all_at(&bytes, self.end).map_err(unwritten);
+        let written = written.and_then(|()| sync(&mut self.aside, &self.file));
         if let Err(e) = written {
             self.size = former_size;
             // It, or half of it, may stand there, which would become the middle of the file.
@@ -137,12 +145,20 @@ impl Journal {
         ledger.apply(entry);
         if self.end > REWRITE_AT.max(2 * self.whole_size) {
             match Self::rewrite(self.path.clone(), ledger) {
-                Ok(new) => *self = Self { syncer: std::mem::take(&mut self.syncer), ..new },
+                Ok(new) => *self = Self { aside: std::mem::take(&mut self.aside), ..new },
                 Err(e) => tracing::warn!(error = %e, "the journal could not be rewritten and grows on"),
             }
         }
         Ok(())
     }
+}
+
+fn unwritten(e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("the journal could not be written: {e}"))
+}
+
+fn to_disk(file: &File) -> io::Result<()> {
+    if planted(Bug::JournalUnsynced) { Ok(()) } else { file.sync_data().map_err(unwritten) }
 }
 
 /// A line in the middle of a journal that is not an entry.

@@ -7,6 +7,7 @@
 //!
 //! It meets the proxy only in files and signals, and a controller only in messages; each works without it.
 
+mod aside;
 pub mod check;
 pub mod cli;
 pub mod disk;
@@ -30,7 +31,6 @@ pub mod run;
 pub mod show;
 pub mod state;
 pub mod supervise;
-pub mod syncer;
 pub mod tasks;
 pub mod undo;
 pub mod unit;

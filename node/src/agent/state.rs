@@ -1,10 +1,10 @@
 //! The life of a task, as a pure machine: what has happened comes in with the time, what must be done comes out.
 //!
 //! ```text
-//! order → check → plan → guard → begin (journal) → write → [test] → signal → settle → wait ──D──▶ end D
-//!            │       │       │        │               │        │         │        │      ├─F─▶ undo ─▶ end F
-//!            └───────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘        │      └─ late, master gone:
-//!                                                                                 └─▶ withdraw the line ─▶ undo ─▶ reload ─▶ end F
+//! order → check → stage → plan → guard → begin (journal) → write → [test] → signal → settle → wait ──D──▶ end D
+//!           │               │       │        │               │        │         │        │      ├─F─▶ undo ─▶ end F
+//!           └───────────────┴───────┴────────┴── end F ◀─ undo ◀──────┴─────────┘        │      └─ late, master gone:
+//!                                                                                        └─▶ withdraw the line ─▶ undo ─▶ reload ─▶ end F
 //! ```
 //!
 //! Before `begin` nothing has changed, so a task that ends there is only answered. From `begin` on the journal names the
@@ -34,10 +34,13 @@ use super::ledger::{Answer, Entry};
 use super::order::Order;
 use super::report::{Mode, micros};
 use current::{Current, Phase, Waiting};
-pub use event::{Effect, Input, NumberedLine, Stage, Standing, Wake};
+pub use event::{Effect, Input, NumberedLine, Standing, Wake};
 
 /// A signal is a hint: when nothing has moved for so long it is sent again.
 pub const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
+/// How late it is told how far a task is: a task in place has its verdict in a millisecond or two, and each report before would take
+/// processor time from the workers that it waits for, here and at a controller on the same machine.
+pub const PROGRESS: Duration = Duration::from_millis(50);
 /// What the agent grants beyond the time that the master grants its workers.
 pub const MARGIN: Duration = Duration::from_secs(2);
 /// How long a task that was under way at a restart may still take: its verdict is due within 2 s.
@@ -82,12 +85,14 @@ impl Machine {
 
     /// When [`Input::Tick`] is due, if ever.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        match &self.current.as_ref()?.phase {
+        let current = self.current.as_ref()?;
+        let phase = match &current.phase {
             Phase::Waiting(waiting) => Some(waiting.deadline.min(waiting.moved + SIGNAL_AGAIN)),
             Phase::UndoLater { at, .. } => Some(*at),
             Phase::RevertWaiting { deadline, .. } => Some(*deadline),
             _ => None,
-        }
+        };
+        phase.into_iter().chain(current.tell).min()
     }
 
     /// Takes in what has happened. An answer that the phase does not wait for changes nothing.
@@ -105,6 +110,9 @@ impl Machine {
             _ => {}
         }
         let Some(mut current) = self.current.take() else { return };
+        if matches!(input, Input::Tick) && current.tell.take_if(|at| now >= *at).is_some() {
+            self.effects.push_back(Effect::Report(current.report.clone()));
+        }
         let phase = std::mem::replace(&mut current.phase, Phase::Locking);
         match (phase, input) {
             (Phase::Locking, Input::Locked(Ok(Some(begun)))) => self.recover(current, begun),
@@ -132,7 +140,7 @@ impl Machine {
             }
             (Phase::Beginning, Input::Began(Ok(()))) => {
                 current.kept = true;
-                self.write(current);
+                self.go(current, Phase::Writing, Effect::Write);
             }
             (Phase::Beginning, Input::Began(Err(reason))) if current.kept => {
                 // Going on by reload; the journal still names the task, in its former way.
@@ -187,8 +195,7 @@ impl Machine {
             }
             (Phase::RevertBeginning { reason }, Input::Began(_)) => {
                 // Journalled or not, the way is the same; without the entry a restart only undoes the task once more.
-                let lines = current.lines();
-                self.go(current, Phase::RevertWriting { reason }, Effect::Write { lines });
+                self.go(current, Phase::RevertWriting { reason }, Effect::Write);
             }
             (Phase::RevertWriting { reason }, Input::Written(Ok(()))) => {
                 self.go(current, Phase::RevertSignalling { reason }, Effect::Signal(Wake::Reload));
@@ -317,7 +324,9 @@ impl Machine {
             }
             Checked::Run { reload, disk, changes } => {
                 let Some(order) = current.order.clone() else { return self.leave(now) };
-                (current.disk, current.changes) = (disk.clone(), changes);
+                current.changes.clone_from(&changes);
+                let stage = Effect::Stage { order: Rc::clone(&order), disk: disk.clone(), changes };
+                self.effects.push_back(stage);
                 self.go(current, Phase::Planning, Effect::Plan { order, disk, reload });
             }
         }
@@ -353,14 +362,8 @@ impl Machine {
         current.signalled = false;
         current.begun = Some(begun.clone());
         // On the second way the files are there already.
-        let disk = current.disk.clone();
-        let stage = current.order.clone().filter(|_| !current.kept).map(|order| Stage { order, disk });
-        self.go(current, Phase::Beginning, Effect::Begin { begun, stage });
-    }
-
-    fn write(&mut self, current: Current) {
-        let lines = current.lines();
-        self.go(current, Phase::Writing, Effect::Write { lines });
+        let (lines, staged) = (current.lines(), !current.kept);
+        self.go(current, Phase::Beginning, Effect::Begin { begun, lines, staged });
     }
 
     fn written(&mut self, now: Duration, mut current: Current) {
@@ -371,14 +374,12 @@ impl Machine {
         if begun.tasks.is_empty() {
             return self.settle(current, None);
         }
-        let (reload, report) = (begun.reload.is_some(), Effect::Report(current.report.clone()));
-        if reload {
-            self.effects.push_back(report);
+        let by_reload = begun.reload.is_some();
+        current.moved_on(now);
+        if by_reload {
             self.go(current, Phase::Testing, Effect::Test);
         } else {
-            // The master works while this is told.
             self.signal(now, current, Wake::InPlace);
-            self.effects.push_back(report);
         }
     }
 

@@ -8,18 +8,34 @@ use std::path::{Path, PathBuf};
 use dysvr_proto::id::TaskId;
 
 use super::state::NumberedLine;
-use crate::task::file::{Durability, read_task_file, write_whole};
+use crate::task::file::{Beside, Durability, read_task_file, write_whole};
 use crate::task::{TaskFile, TaskLine};
 
-/// Writes the configuration file of each line beside the task file, then the task file. Those of earlier tasks go.
-pub fn write(task_file: &Path, lines: &[NumberedLine]) -> io::Result<()> {
+/// Of a file that was not there.
+const MODE: u32 = 0o644;
+
+/// Lines that are written, and wait for the names that make them seen.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// The task file last: it names the others.
+    contents: Vec<Beside>,
+    /// The configuration files of earlier tasks.
+    outdated: Vec<PathBuf>,
+}
+
+/// Writes the configuration file of each line, and the task file, beside where they will stand. No lines: nothing.
+pub fn prepare(task_file: &Path, lines: &[NumberedLine]) -> io::Result<Prepared> {
+    let mut prepared = Prepared::default();
+    if lines.is_empty() {
+        return Ok(prepared);
+    }
     let dir = task_file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
-    let former = read(task_file).unwrap_or_default();
     let mut file = TaskFile::default();
     for NumberedLine { task_id, line, mode, revision } in lines {
         let conf = dir.join(TaskLine::conf_name(*task_id));
-        write_whole(&conf, conf_text(*task_id, &line.files).as_bytes(), Durability::Visible)?;
+        let text = conf_text(*task_id, &line.files);
+        prepared.contents.push(Beside::write(&conf, text.as_bytes(), MODE)?.0);
         file.0.push(TaskLine {
             vsvc_ids: line.vsvc_ids.clone(),
             ups_ids: line.ups_ids.clone(),
@@ -30,16 +46,25 @@ pub fn write(task_file: &Path, lines: &[NumberedLine]) -> io::Result<()> {
             ..TaskLine::new(line.kind, *task_id, conf)
         });
     }
-    // The task file is as durable as the place that the operator chose for it: on a tmpfs it ends with the boot, and so
-    // does the master that would read it.
-    write_whole(task_file, &file.encode(), Durability::Visible)?;
-    for line in former {
+    prepared.contents.push(Beside::write(task_file, &file.encode(), MODE)?.0);
+    let former = read(task_file).unwrap_or_default().into_iter();
+    let outdated = former.filter(|line| {
         let ours = line.conf == dir.join(TaskLine::conf_name(line.task_id));
-        if ours && line.status.is_final() && !lines.iter().any(|new| new.task_id == line.task_id) {
-            let _ = fs::remove_file(&line.conf);
-        }
+        ours && line.status.is_final() && !lines.iter().any(|new| new.task_id == line.task_id)
+    });
+    prepared.outdated = outdated.map(|line| line.conf).collect();
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Puts the lines where the master looks. Gives the files of earlier tasks, which nothing names any more.
+    ///
+    /// The task file is as durable as the place that the operator chose for it: on a tmpfs it ends with the boot, and so does
+    /// the master that would read it.
+    pub fn place(self) -> io::Result<Vec<PathBuf>> {
+        self.contents.into_iter().try_for_each(Beside::place)?;
+        Ok(self.outdated)
     }
-    Ok(())
 }
 
 /// `dysvr_<id>.conf`: one include per file, as in the original. A delete has none, its ids say what goes.
@@ -90,12 +115,19 @@ mod tests {
         NumberedLine { task_id: TaskId(id), line, mode: Mode::InPlace, revision: None }
     }
 
+    fn write(task_file: &Path, lines: &[NumberedLine]) -> Vec<PathBuf> {
+        prepare(task_file, lines).unwrap().place().unwrap()
+    }
+
     #[test]
     fn writes_what_the_original_wrote() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("common/dy_update_server.conf");
         let vhost = "/p/conf/auto_vhost/lucas-sni-protection-domain-first.qcloudwzgj.com_80.conf";
-        write(&path, &[line(25208, Kind::Add, &[vhost])]).unwrap();
+        let first = [line(25208, Kind::Add, &[vhost])];
+        drop(prepare(&path, &first).unwrap());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "what gets no name leaves nothing");
+        assert_eq!(write(&path, &first), Vec::<PathBuf>::new());
         let conf = path.with_file_name("dysvr_25208.conf");
         assert_eq!(fs::read_to_string(&conf).unwrap(), format!("include {vhost};\n"));
         let text = format!("type=0 conf={} vsvc_ids=131942 ups_ids=1074728 task_id=25208 status=I\n", conf.display());
@@ -103,8 +135,7 @@ mod tests {
 
         withdraw(&path, &[TaskId(25208)], "late").unwrap();
         let next = NumberedLine { revision: Some(Revision(4)), ..line(25209, Kind::Delete, &[]) };
-        write(&path, &[next]).unwrap();
-        assert!(!conf.exists(), "the files of earlier tasks go");
+        assert_eq!(write(&path, &[next]), [conf], "the file of the earlier task is of no use");
         let lines = read(&path).unwrap();
         assert_eq!((lines[0].revision, lines[0].kind), (Some(Revision(4)), Kind::Delete));
         assert!(fs::read_to_string(&lines[0].conf).unwrap().starts_with('#'));
@@ -116,7 +147,7 @@ mod tests {
         let path = dir.path().join("t");
         assert_eq!(read(&path), Ok(vec![]));
         assert_eq!(withdraw(&path, &[TaskId(1)], "x"), Ok(vec![]));
-        write(&path, &[line(1, Kind::Delete, &[]), line(2, Kind::Add, &[]), line(3, Kind::Add, &[])]).unwrap();
+        write(&path, &[line(1, Kind::Delete, &[]), line(2, Kind::Add, &[]), line(3, Kind::Add, &[])]);
         let mut file = TaskFile(read(&path).unwrap());
         file.0[0].set_status(Status::Done);
         file.0[1].set_status(Status::Ready);

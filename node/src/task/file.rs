@@ -32,11 +32,11 @@ pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> io::Res
 
 /// The same; a new file gets that mode, and has no other one before.
 pub fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let content = Beside::write(path, bytes, mode)?;
+    let (content, file) = Beside::write(path, bytes, mode)?;
     match durability {
         Durability::Visible => content.place(),
         Durability::Synced => {
-            content.sync()?;
+            sync(&file)?;
             content.place()?;
             sync_parent(path)
         }
@@ -52,8 +52,9 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Writes it, with the mode that the file has; a new file gets that `mode`, and has no other one before.
-    pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+    /// Writes it, with the mode that the file has; a new file gets that `mode`, and has no other one before. What it is
+    /// written to is open, for whoever [syncs](sync) it.
+    pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(Self, File)> {
         let mode = match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_file() => meta.mode() & 0o7777,
             Ok(_) => return Err(io::Error::other(format!("{} is not a regular file", path.display()))),
@@ -61,13 +62,8 @@ impl Beside {
             Err(e) => return Err(e),
         };
         let content = Self { path: path.to_owned(), beside: beside(path)?, placed: false };
-        write_new(&content.beside, bytes, mode)?;
-        Ok(content)
-    }
-
-    /// Makes it durable. No file is held open for this: there may be thousands.
-    pub fn sync(&self) -> io::Result<()> {
-        if planted(Bug::SkipFsync) { Ok(()) } else { File::open(&self.beside)?.sync_all() }
+        let file = write_new(&content.beside, bytes, mode)?;
+        Ok((content, file))
     }
 
     /// Gives it the file's name.
@@ -87,6 +83,11 @@ impl Drop for Beside {
             let _ = fs::remove_file(&self.beside);
         }
     }
+}
+
+/// Makes what was written to a file durable.
+pub fn sync(file: &File) -> io::Result<()> {
+    if planted(Bug::SkipFsync) { Ok(()) } else { file.sync_all() }
 }
 
 /// Makes the entries of a file's directory durable.

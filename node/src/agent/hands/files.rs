@@ -17,25 +17,36 @@ use dysvr_proto::planted::{Bug, planted};
 use super::super::disk::Staged;
 use super::super::ledger::{Begun, Entry, FileChanges};
 use super::super::managed::{ContentDigest, FileName};
-use super::super::state::{NumberedLine, Stage};
+use super::super::state::NumberedLine;
 use super::super::tasks;
 use super::super::undo::{self, Former};
 use super::Hands;
+use crate::pid_file;
 
 impl Hands {
-    /// What must be on the disk before the first managed file changes: what the files were, what they become, and that
-    /// the task has begun. The journal speaks of the undo file, so that one comes before.
-    pub(super) fn begin(&mut self, mut begun: Begun, stage: Option<&Stage>) -> Result<(), String> {
-        let Some(Stage { order, disk: changes }) = stage else {
+    /// What must be on the disk before the first managed file changes: what the files were, what they become (it is on its
+    /// way if this is `staged`), and that the task has begun. The journal speaks of the undo file, so that one comes before.
+    pub(super) fn begin(&mut self, mut begun: Begun, lines: &[NumberedLine], staged: bool) -> Result<(), String> {
+        if !staged {
+            self.prepared = Some(tasks::prepare(&self.settings.task_file, lines));
             begun.former = self.ledger.in_flight.as_ref().and_then(|begun| begun.former.clone());
             return self.journal.append(&mut self.ledger, Entry::Begin(begun)).map_err(|e| format!("disk: {e}"));
-        };
+        }
+        let staging = self.staging.take().unwrap_or_else(|| Err(io::Error::other("the contents were never written")));
+        let staging = staging.map_err(|e| format!("disk: {e}"))?;
         let kept = undo::keep(&self.layout.state, self.layout.conf_dir(), begun.changes.keys());
         let kept = kept.map_err(|e| format!("disk: the former contents could not be kept: {e}"))?;
         (begun.former, self.replaced) = (kept.in_journal, kept.open);
-        let (all, disk, staged) = (begun.changes.clone(), &self.disk, &mut self.staged);
+        let by_reload = begun.reload.is_some();
+        let (settings, staged) = (&self.settings, &mut self.staged);
+        let (prepared, addressee) = (&mut self.prepared, &mut self.addressee);
         let appended = self.journal.append_and(&mut self.ledger, Entry::Begin(begun), || {
-            *staged = disk.stage(order, changes, &all)?;
+            *prepared = Some(tasks::prepare(&settings.task_file, lines));
+            if !by_reload && !lines.is_empty() {
+                // Who is not there now may be so when it is signalled. (A reload is tested before, which takes its time.)
+                *addressee = pid_file::master(&settings.pid_file).ok();
+            }
+            *staged = staging.wait()?;
             Ok(())
         });
         appended.map_err(|e| {
@@ -44,9 +55,11 @@ impl Hands {
         })
     }
 
-    pub(super) fn write(&mut self, lines: &[NumberedLine]) -> io::Result<()> {
+    /// Nothing is left to do but to give names: all contents are written.
+    pub(super) fn write(&mut self) -> io::Result<()> {
         self.disk.place(std::mem::take(&mut self.staged))?;
-        if lines.is_empty() { Ok(()) } else { tasks::write(&self.settings.task_file, lines) }
+        self.outdated = self.prepared.take().transpose()?.unwrap_or_default().place()?;
+        Ok(())
     }
 
     pub(super) fn settle(&mut self, changes: &FileChanges, found: bool) -> Result<(), String> {
@@ -83,7 +96,7 @@ impl Hands {
     }
 
     pub(super) fn undo(&mut self) -> Result<(), String> {
-        self.staged = Staged::default();
+        (self.staged, self.prepared, self.addressee) = (Staged::default(), None, None);
         let former = self.former().map_err(|e| e.to_string())?;
         undo::restore(self.layout.conf_dir(), &former).map_err(|e| e.to_string())?;
         self.refresh(former.iter().map(|former| &former.name)).map(drop).map_err(|e| e.to_string())

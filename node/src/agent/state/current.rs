@@ -11,7 +11,7 @@ use super::super::managed::ContentDigest;
 use super::super::order::{Order, Origin};
 use super::super::plan::{Plan, PlannedLine};
 use super::super::report::{Mode, Report, Timings, micros};
-use super::{MARGIN, NumberedLine, Wake};
+use super::{MARGIN, NumberedLine, PROGRESS, Wake};
 use crate::task::{Mode as LineMode, TaskLine};
 
 #[derive(Debug)]
@@ -21,9 +21,9 @@ pub(super) struct Current {
     /// When the order came.
     pub(super) since: Duration,
     pub(super) report: Report,
+    /// When to tell how far it is, if that is to be told.
+    pub(super) tell: Option<Duration>,
     pub(super) phase: Phase,
-    /// The files that the order changes on disk.
-    pub(super) disk: FileChanges,
     /// What becomes different from what the ledger's revision left.
     pub(super) changes: FileChanges,
     pub(super) plan: Plan,
@@ -125,8 +125,8 @@ impl Current {
             order,
             since: now,
             report,
+            tell: None,
             phase,
-            disk: FileChanges::new(),
             changes: FileChanges::new(),
             plan: Plan::default(),
             begun: None,
@@ -207,6 +207,11 @@ impl Current {
     pub(super) fn mine(&self, lines: &[TaskLine]) -> Vec<TaskLine> {
         let tasks = self.begun.as_ref().map(|begun| begun.tasks.as_slice()).unwrap_or_default();
         lines.iter().filter(|line| tasks.contains(&line.task_id)).cloned().collect()
+    }
+
+    /// It is further than was told.
+    pub(super) fn moved_on(&mut self, now: Duration) {
+        self.tell.get_or_insert(now + PROGRESS);
     }
 
     pub(super) fn wake(&self) -> Wake {

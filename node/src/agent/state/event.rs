@@ -89,19 +89,28 @@ pub enum Effect {
     },
     /// Read the memory figures.
     Guard,
-    /// Make durable what must be before anything changes: the former contents and the new ones, which have no names yet
-    /// (`None` when the task goes on by another way: they are there already), and the journal's entry.
+    /// Write the new contents, which get no names yet, and begin to make them durable. No answer: [`Effect::Begin`] waits
+    /// for the disk. Meanwhile it is found out whether they may be used at all.
+    Stage {
+        /// The order.
+        order: Rc<Order>,
+        /// The files that it changes.
+        disk: FileChanges,
+        /// All that becomes different from what the ledger's revision left.
+        changes: FileChanges,
+    },
+    /// Make durable what must be before anything changes: the former contents, the new ones, and the journal's entry. Meanwhile
+    /// the lines are written, which get no names yet either.
     Begin {
         /// The entry.
         begun: Begun,
-        /// What will be written.
-        stage: Option<Stage>,
-    },
-    /// Give the contents their names, write the configuration files of the lines, then the task file.
-    Write {
         /// The lines.
         lines: Vec<NumberedLine>,
+        /// Whether there are new contents. When the task goes on by another way the files have them already.
+        staged: bool,
     },
+    /// Give the contents their names, then the configuration files of the lines, then the task file.
+    Write,
     /// `dysvr-proxy -t`.
     Test,
     /// Signal the master.
@@ -133,15 +142,6 @@ pub enum Effect {
     Unlock,
     /// All is done that [`Input::Stop`] asked for.
     Exit,
-}
-
-/// The contents of an order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stage {
-    /// The order.
-    pub order: Rc<Order>,
-    /// The files that it changes.
-    pub disk: FileChanges,
 }
 
 /// A task line to be written.

@@ -47,7 +47,8 @@ enum Master {
 struct World {
     disk: Files,
     /// What waits for its names, or goes.
-    staged: BTreeMap<FileName, Option<Vec<u8>>>,
+    staged: Option<BTreeMap<FileName, Option<Vec<u8>>>>,
+    prepared: Vec<NumberedLine>,
     /// What is left of the files when the machine goes down now, at worst.
     durable: Files,
     /// What settling says.
@@ -78,7 +79,8 @@ impl World {
         let ledger = Ledger { revision: Revision(1), epoch: Epoch(1), files: manifest(&before()), ..Ledger::default() };
         Self {
             disk: before(),
-            staged: BTreeMap::new(),
+            staged: None,
+            prepared: vec![],
             durable: before(),
             settles: Ok(()),
             undo: Files::new(),
@@ -118,7 +120,7 @@ impl World {
         self.now += Duration::from_micros(10);
         Some(match effect {
             Effect::Lock => {
-                self.staged.clear(); // an earlier process has taken it along
+                (self.staged, self.prepared) = (None, vec![]); // an earlier process has taken it along
                 Input::Locked(Ok(self.ledger.in_flight.clone()))
             }
             Effect::Check(order) => {
@@ -139,20 +141,25 @@ impl World {
                 Input::Planned(Ok(Plan { reload, lines }))
             }
             Effect::Guard => Input::Guarded(self.memory.clone()),
-            Effect::Begin { begun, stage } => {
-                if let Some(Stage { order, disk }) = stage {
+            Effect::Stage { order, disk, .. } => {
+                let content = |(file, digest): (&FileName, &Option<ContentDigest>)| {
+                    (file.clone(), digest.map(|_| order.write[file].clone()))
+                };
+                self.staged = Some(disk.iter().map(content).collect());
+                return None;
+            }
+            Effect::Begin { begun, lines, staged } => {
+                assert_eq!(staged, self.staged.is_some());
+                if staged {
                     self.undo_names = begun.changes.keys().cloned().collect();
                     self.undo = self.disk.clone();
-                    let content = |(file, digest): (&FileName, &Option<ContentDigest>)| {
-                        (file.clone(), digest.map(|_| order.write[file].clone()))
-                    };
-                    self.staged = disk.iter().map(content).collect();
                 }
+                self.prepared = lines;
                 self.ledger.apply(Entry::Begin(begun));
                 Input::Began(Ok(()))
             }
-            Effect::Write { lines } => {
-                for (i, (file, content)) in std::mem::take(&mut self.staged).into_iter().enumerate() {
+            Effect::Write => {
+                for (i, (file, content)) in self.staged.take().into_iter().flatten().enumerate() {
                     if half && i > 0 {
                         return None;
                     }
@@ -161,7 +168,7 @@ impl World {
                         None => self.disk.remove(&file),
                     };
                 }
-                self.lines = lines
+                self.lines = std::mem::take(&mut self.prepared)
                     .into_iter()
                     .map(|line| TaskLine {
                         vsvc_ids: line.line.vsvc_ids,
@@ -337,6 +344,19 @@ fn every_master_leads_to_a_verdict_that_is_true() {
         if master != Master::Dies {
             world.assert_whole(&format!("{master:?}"));
         }
+    }
+}
+
+#[test]
+fn progress_is_told_of_a_task_that_takes_its_time() {
+    for (master, told) in [
+        (Master::Obeys, vec![Status::Done]),
+        (Master::Silent, vec![Status::Init, Status::Failed]),
+        (Master::Refuses, vec![Status::Failed]),
+    ] {
+        let mut world = World::new(master);
+        world.give(None, false);
+        assert_eq!(world.reports.iter().map(|report| report.status).collect::<Vec<_>>(), told, "{master:?}");
     }
 }
 

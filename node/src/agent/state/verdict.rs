@@ -81,7 +81,7 @@ impl Machine {
             && status != current.report.status
         {
             current.report.status = status;
-            self.effects.push_back(Effect::Report(current.report.clone()));
+            current.moved_on(now);
         }
         current.phase = Phase::Waiting(waiting);
         self.current = Some(current);
@@ -155,7 +155,8 @@ impl Machine {
     }
 
     /// Takes the lines back before anything else is done about a failure.
-    pub(super) fn withdraw(&mut self, current: Current, reason: String) {
+    pub(super) fn withdraw(&mut self, mut current: Current, reason: String) {
+        current.tell = None;
         let tasks = current.begun.as_ref().map(|begun| begun.tasks.clone()).unwrap_or_default();
         let effect = Effect::Withdraw { tasks, reason: reason.clone() };
         self.go(current, Phase::Withdrawing { reason }, effect);
@@ -188,7 +189,8 @@ impl Machine {
         self.undo(current, reason, revert);
     }
 
-    pub(super) fn undo(&mut self, current: Current, reason: String, revert: bool) {
+    pub(super) fn undo(&mut self, mut current: Current, reason: String, revert: bool) {
+        current.tell = None;
         self.go(current, Phase::Undoing { reason, revert }, Effect::Undo);
     }
 
@@ -196,7 +198,8 @@ impl Machine {
     pub(super) fn revert(&mut self, mut current: Current, reason: String) {
         let begun = current.next_begun(Some(reason.clone()));
         current.begun = Some(begun.clone());
-        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, stage: None });
+        let lines = current.lines();
+        self.go(current, Phase::RevertBeginning { reason }, Effect::Begin { begun, lines, staged: false });
     }
 
     /// Leaves no open line of a reload that will not be waited for. What is found in it changes nothing any more.
