@@ -9,8 +9,12 @@ use dysvr_conf::model::{Config, Http, Vhost};
 use dysvr_conf::source::Memory;
 
 fn read(files: &[(&str, &str)]) -> Config {
-    let options =
-        LoadOptions { conf: "/p/conf/nginx.conf".into(), prefix: "/p".into(), globals: String::new(), privileged: true };
+    let options = LoadOptions {
+        conf: "/p/conf/nginx.conf".into(),
+        prefix: "/p".into(),
+        globals: String::new(),
+        privileged: true,
+    };
     let mut memory = Memory::default();
     for (name, text) in files {
         memory.insert(Path::new("/p/conf").join(name), *text);
@@ -55,13 +59,22 @@ http {
          # a comment with a } in it\n  location / { proxy_pass http://FIRST; include inner/*.conf; }\n  location = /ip { proxy_pass http://10.0.0.2:81; }\n\
            location = /unix { proxy_pass http://unix:/run/x; }\n  error_log logs/own.log;\n}\nupstream behind { server 10.0.0.3; }\n",
     ),
-    ("common.conf", "include nested.conf;\nlocation /common { return 200 \"common \\\"$known\\\"\"; } # no end of line"),
+    (
+        "common.conf",
+        "include nested.conf;\nlocation /common { return 200 \"common \\\"$known\\\"\"; } # no end of line",
+    ),
     ("nested.conf", "set $nested '1;';\nif ($http_x_odd) { return 403; }\nrewrite ^/a(.*)$ /b$1 last;"),
     ("inner/1.conf", "proxy_set_header X-One 1;"),
     ("inner/2.conf", "include inner-too.conf;"),
     ("inner-too.conf", "proxy_set_header X-Two $nested$known; # end"),
-    ("vhosts/b.conf", "server { vsvc_id 2; listen 82; location ~ ^/(?<part>.+)$ { return 200 $part; } location @n { return 204; } }"),
-    ("vhosts/c.conf", "server { vsvc_id 3; listen 83; location / { proxy_pass http://behind; add_header A b always; } }"),
+    (
+        "vhosts/b.conf",
+        "server { vsvc_id 2; listen 82; location ~ ^/(?<part>.+)$ { return 200 $part; } location @n { return 204; } }",
+    ),
+    (
+        "vhosts/c.conf",
+        "server { vsvc_id 3; listen 83; location / { proxy_pass http://behind; add_header A b always; } }",
+    ),
 ];
 
 #[test]
@@ -106,7 +119,10 @@ fn files_that_others_include_too_are_kept_once_and_endless_ones_not_at_all() {
     let line = format!("set $x {};\n", "y".repeat(1000)).repeat(200);
     let more = format!("{line}include leaf.conf;");
     let files = [
-        ("nginx.conf", "events {} http { server { listen 80; include a.conf; include b.conf; include c.conf; include d.conf; } }"),
+        (
+            "nginx.conf",
+            "events {} http { server { listen 80; include a.conf; include b.conf; include c.conf; include d.conf; } }",
+        ),
         ("a.conf", "include more.conf; include more.conf;"),
         ("b.conf", "include more.conf; include more.conf;"),
         ("c.conf", "include more.conf; include more.conf;"),

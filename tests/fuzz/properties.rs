@@ -86,10 +86,7 @@ pub fn message(bytes: &[u8]) {
     let (line, sources) = (message.task.to_string(), message.sources.as_ref().map(|sources| sources.encode()));
     let again = Message::decode(&message::encode(&line, &message.placed, sources.as_deref()));
     let again = again.expect("what was encoded is a message");
-    assert_eq!(
-        (&again.task, &again.placed, &again.sources),
-        (&message.task, &message.placed, &message.sources)
-    );
+    assert_eq!((&again.task, &again.placed, &again.sources), (&message.task, &message.placed, &message.sources));
     let config = load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
     let cycle = Cycle::load(config).expect("the base is a cycle");
     if let Some(sources) = &message.sources {
@@ -98,4 +95,3 @@ pub fn message(bytes: &[u8]) {
     // Places at which nothing stands, or something else than is said.
     let _ = cycle.prepare(change_of_placed(&message.task, &cycle, message.placed));
 }
-

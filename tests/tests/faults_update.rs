@@ -152,7 +152,8 @@ fn a_stopped_worker_holds_up_one_task_that_is_committed_at_once_and_fails_none()
     wait::until("the worker to stop", LIMIT, || procfs::state(stopped) == Some('T'))?;
     rig.done(Kind::Add, 2, "a.example", "")?;
     for round in 0..20 {
-        rig.done(Kind::Modify, 2, &format!("a.example r{round}.example"), "").with_context(|| format!("update {round}"))?;
+        rig.done(Kind::Modify, 2, &format!("a.example r{round}.example"), "")
+            .with_context(|| format!("update {round}"))?;
     }
     rig.proxy.wait_log(&format!("worker {stopped} did not commit: replaced"))?;
     // What it has missed it does not serve.

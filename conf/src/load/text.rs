@@ -69,7 +69,13 @@ impl<'a> Load<'a> {
 
     /// Adds the text of a file from `from` on, with what the includes among the directives lead to in their places; the
     /// text behind the last of them is left.
-    fn gather(&self, file: &File<'a>, directives: &'a [Directive<'a>], from: &mut usize, to: &mut Gather) -> Option<()> {
+    fn gather(
+        &self,
+        file: &File<'a>,
+        directives: &'a [Directive<'a>],
+        from: &mut usize,
+        to: &mut Gather,
+    ) -> Option<()> {
         for directive in directives {
             if let Some(block) = &directive.block {
                 self.gather(file, block.directives, from, to)?;

@@ -10,8 +10,8 @@ use dysvr_conf::model::ListenAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::{Change, Kind, Refusal, wrong};
-use super::listener::{DEFAULT, carried};
 use super::entry::Part;
+use super::listener::{DEFAULT, carried};
 use super::{Cycle, Listener, SocketOptions, wildcard_of};
 
 /// A socket that is needed.

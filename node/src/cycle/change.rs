@@ -106,7 +106,10 @@ impl Prepared {
 
     /// Where the records of what comes stand.
     pub fn placed(&self) -> Placed {
-        Placed { vhosts: self.new.iter().map(|vhost| vhost.entry.at()).collect(), upstreams: self.upstreams.places.clone() }
+        Placed {
+            vhosts: self.new.iter().map(|vhost| vhost.entry.at()).collect(),
+            upstreams: self.upstreams.places.clone(),
+        }
     }
 
     /// Whether a worker needs no more than the records to follow.

@@ -66,7 +66,13 @@ impl Files {
 }
 
 impl Cycle {
-    pub(super) fn prepare_files(&self, change: &Change, gone: &[Part], new: &[Part], cells: &Cells) -> Result<Moves, Refusal> {
+    pub(super) fn prepare_files(
+        &self,
+        change: &Change,
+        gone: &[Part],
+        new: &[Part],
+        cells: &Cells,
+    ) -> Result<Moves, Refusal> {
         let mut moves = Moves::default();
         gone.iter().for_each(|vhost| moves.count(&vhost.place, -1));
         cells.standing(self).for_each(|conf| moves.count(&conf.place, -1));

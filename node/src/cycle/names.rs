@@ -153,9 +153,10 @@ impl Names {
     fn counted(&mut self, kind: NameKind, key: &str) -> Sum {
         match self.sum {
             None => Sum::default(),
-            Some(_) => {
-                self.table(kind).and_then(|table| table.get(key).map(|holders| sum_of_name(kind, key, holders))).unwrap_or_default()
-            }
+            Some(_) => self
+                .table(kind)
+                .and_then(|table| table.get(key).map(|holders| sum_of_name(kind, key, holders)))
+                .unwrap_or_default(),
         }
     }
 
@@ -179,7 +180,8 @@ impl Names {
             }
             let (at, holders) = table.add(key, Holder { entry: Rc::clone(entry), index });
             // The later one is the one whose name is ignored.
-            let ignored = if at > 0 { Some(vhost.place.clone()) } else { holders.get(1).and_then(|next| next.entry.place()) };
+            let ignored =
+                if at > 0 { Some(vhost.place.clone()) } else { holders.get(1).and_then(|next| next.entry.place()) };
             conflicts.extend(ignored.map(|place| (name.to_string(), place)));
             let after = self.counted(kind, key);
             if let Some(sum) = &mut self.sum {
@@ -232,11 +234,8 @@ impl Names {
 
     /// Its part of the cycle's digest, from the tables.
     pub(super) fn summed(&self) -> Sum {
-        let tables = [
-            (NameKind::Exact, &self.exact),
-            (NameKind::Leading, &self.leading),
-            (NameKind::Trailing, &self.trailing),
-        ];
+        let tables =
+            [(NameKind::Exact, &self.exact), (NameKind::Leading, &self.leading), (NameKind::Trailing, &self.trailing)];
         let names = tables
             .into_iter()
             .flat_map(|(kind, table)| table.iter().map(move |(key, holders)| sum_of_name(kind, key, holders)));

@@ -116,9 +116,11 @@ pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece
     let start = bytes.len();
     // Into a vector nothing but memory can fail.
     let mut bytes = postcard::to_extend(outline, bytes).unwrap_or_default();
-    for (at, length) in
-        [(ORDER_LENGTH, order.len()), (NAMES_LENGTH, start - names), (OUTLINE_LENGTH, bytes.len().saturating_sub(start))]
-    {
+    for (at, length) in [
+        (ORDER_LENGTH, order.len()),
+        (NAMES_LENGTH, start - names),
+        (OUTLINE_LENGTH, bytes.len().saturating_sub(start)),
+    ] {
         if let Some(place) = bytes.get_mut(at..at + 4) {
             place.copy_from_slice(&(length as u32).to_le_bytes());
         }
@@ -200,7 +202,9 @@ impl<'r> Record<'r> {
 
     /// Its text.
     pub(super) fn pieces(self) -> impl Iterator<Item = Piece<'r>> {
-        let from = [ORDER_LENGTH, NAMES_LENGTH, OUTLINE_LENGTH].iter().fold(HEAD, |at, length| at + self.word(*length) as usize);
+        let from = [ORDER_LENGTH, NAMES_LENGTH, OUTLINE_LENGTH]
+            .iter()
+            .fold(HEAD, |at, length| at + self.word(*length) as usize);
         let mut rest = self.0.get(from..).unwrap_or_default();
         std::iter::from_fn(move || {
             let (kind, behind) = rest.split_first()?;
@@ -271,9 +275,7 @@ mod tests {
         Outline {
             vsvc_id: Some(VsvcId(7)),
             place: Place { file: Arc::clone(&file), line: 3 },
-            order: OrderKey(
-                [OrderStep { offset: 9, file: Some(file) }, OrderStep { offset: 300, file: None }].into(),
-            ),
+            order: OrderKey([OrderStep { offset: 9, file: Some(file) }, OrderStep { offset: 300, file: None }].into()),
             listens: [].into(),
             names: [
                 ServerName::Exact("a.example".into()),
@@ -330,7 +332,9 @@ mod tests {
     #[test]
     fn orders_compare_as_their_bytes() {
         let key = |steps: &[(u32, Option<&str>)]| {
-            let steps = steps.iter().map(|(offset, file)| OrderStep { offset: *offset, file: file.map(|it| Path::new(it).into()) });
+            let steps = steps
+                .iter()
+                .map(|(offset, file)| OrderStep { offset: *offset, file: file.map(|it| Path::new(it).into()) });
             OrderKey(steps.collect())
         };
         let keys = [
