@@ -22,6 +22,9 @@ pub trait Source {
     /// The files that match a pattern with `*`, `?` or `[…]`, sorted by name as glob(3) does; none is not an error.
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
 
+    /// These files will be asked for next, in this order: they may be read ahead.
+    fn expect(&mut self, _paths: Vec<PathBuf>) {}
+
     /// The addresses of a host name that stands in an `upstream` or a `proxy_pass`, in a stable order.
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
@@ -37,6 +40,10 @@ impl<S: Source + ?Sized> Source for &mut S {
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         (**self).glob(pattern)
+    }
+
+    fn expect(&mut self, paths: Vec<PathBuf>) {
+        (**self).expect(paths);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {

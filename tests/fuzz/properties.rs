@@ -90,7 +90,7 @@ pub fn message(bytes: &[u8]) {
     let config = load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
     let cycle = Cycle::load(config).expect("the base is a cycle");
     if let Some(sources) = &message.sources {
-        let _ = change_of(&message.task, &cycle, &mut sources.replay(), &mut Interner::default());
+        let _ = change_of(&message.task, &cycle, &mut sources.replay(), &mut Interner::default(), false);
     }
     // Places at which nothing stands, or something else than is said.
     let _ = cycle.prepare(change_of_placed(&message.task, &cycle, message.placed));

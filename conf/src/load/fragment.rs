@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::block::{Pending, Target};
 use super::files::{File, Origin, Site};
-use super::http::{HttpBlock, Levels};
+use super::http::{HttpBlock, Levels, Vhosts};
 use super::{Load, Room};
 use crate::directive::{self, HTTP};
 use crate::glob;
@@ -32,6 +32,7 @@ pub fn load_fragment(
 ) -> Result<Fragment, Problems> {
     let room = Room::default();
     let mut load = Load::new(&running.http.options, source, interner, &room, Some(running.upstream));
+    load.may_use_threads = running.alone;
     let fragment = load.fragment(running, file);
     load.finish(fragment)
 }
@@ -50,6 +51,8 @@ pub struct Running<'r> {
     pub maps: &'r [String],
     /// The same for log formats.
     pub formats: &'r [String],
+    /// Nobody else reads it at this moment: a large one may take two threads.
+    pub alone: bool,
 }
 
 /// See [`Running::upstream`].
@@ -58,7 +61,7 @@ pub type KnownUpstream<'r> = dyn Fn(&str) -> Option<Arc<str>> + 'r;
 impl<'r> Running<'r> {
     /// A configuration with these upstreams and no files but those that `http` includes.
     pub fn new(http: &'r Http, upstream: &'r KnownUpstream<'r>) -> Self {
-        Self { http, upstream, reached: &|_| None, maps: &[], formats: &[] }
+        Self { http, upstream, reached: &|_| None, maps: &[], formats: &[], alone: false }
     }
 }
 
@@ -97,6 +100,7 @@ impl<'a> Load<'a> {
             Ok(list) => {
                 let site = Site::new(Arc::clone(&list.path), Origin::Top);
                 self.syntax_problems(list, &site);
+                self.expect(list.tree.directives);
                 if !running.maps.is_empty() {
                     self.name_maps(&site, list.tree.directives);
                 }
@@ -111,13 +115,20 @@ impl<'a> Load<'a> {
         let upstreams = self.upstreams(&block.upstreams);
         let (maps, formats) = self.definitions(base, &block.maps);
         let levels = Levels { srv: Arc::clone(&base.srv), loc: Arc::clone(&base.loc) };
-        let servers = &block.servers;
-        let vhosts = servers.iter().filter_map(|(site, directive)| self.vhost(site, directive, &levels));
-        let mut vhosts: Vec<_> = vhosts.map(Arc::new).collect();
+        let mut vhosts = self.make_all(&block.servers, &Vhosts(&levels));
         vhosts.sort_by(|a, b| a.order.cmp(&b.order));
         self.check_vhosts(&vhosts, false);
         let files = std::mem::take(&mut self.read.files).into_keys().map(PathBuf::from).collect();
         Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
+    }
+
+    /// Tells the source which files the list names.
+    fn expect(&mut self, list: &'a [Directive<'a>]) {
+        let includes = list.iter().filter(|directive| directive.name() == "include" && directive.words.len() == 2);
+        let paths: Vec<PathBuf> = includes.map(|directive| self.conf_path(directive.words[1].text)).collect();
+        if paths.len() > 1 && !paths.iter().any(|path| glob::is_pattern(path)) {
+            self.source.expect(paths);
+        }
     }
 
     /// The maps and the log formats of the fragment, with their places among those of `base`.

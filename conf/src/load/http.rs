@@ -29,7 +29,7 @@ pub(crate) struct Levels {
 }
 
 /// Makes vhosts.
-struct Vhosts<'v>(&'v Levels);
+pub(super) struct Vhosts<'v>(pub(super) &'v Levels);
 
 impl Make<Arc<Vhost>> for Vhosts<'_> {
     fn make<'l>(&self, load: &mut Load<'l>, (site, directive): &Pending<'l>) -> Option<Arc<Vhost>> {

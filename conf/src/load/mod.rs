@@ -71,6 +71,7 @@ pub struct LoadOptions {
 pub fn load(options: &LoadOptions, source: &mut dyn Source, interner: &mut Interner) -> Result<Config, Problems> {
     let room = Room::default();
     let mut load = Load::new(options, source, interner, &room, None);
+    load.may_use_threads = true;
     let config = load.top();
     load.finish(config)
 }
@@ -96,6 +97,8 @@ pub(crate) struct Load<'a> {
     around: Option<&'a Read<'a>>,
     /// Whether something was needed that is not known, or that depends on what other blocks have said.
     wants_more: bool,
+    /// Whether large parts may be made by a second thread.
+    may_use_threads: bool,
     /// The sizes of `ssl_session_cache`s.
     session_caches: FxHashMap<Arc<str>, u64>,
     /// How many inclusions the pass may still make.
@@ -142,6 +145,7 @@ impl<'a> Load<'a> {
             read: Read::default(),
             around: None,
             wants_more: false,
+            may_use_threads: false,
             session_caches: FxHashMap::default(),
             inclusions_left: files::MAX_INCLUSIONS,
             problems: Vec::new(),

@@ -4,6 +4,7 @@
 //! block that needs more (a file, a host name, what other blocks have said) is left to the whole load, which makes those
 //! one after the other as ever: the result is the same whoever makes what.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,8 +44,7 @@ struct Made<T> {
 impl<'a> Load<'a> {
     /// Makes all of these blocks, in their order; those that cannot be made are noted and left out.
     pub(super) fn make_all<T: Send>(&mut self, blocks: &[Pending<'a>], make: &impl Make<T>) -> Vec<T> {
-        // A task is read by all processes at the same time, which leaves no processor idle.
-        if blocks.len() < MANY || self.upstreams.outside.is_some() {
+        if blocks.len() < MANY || !self.may_use_threads {
             return blocks.iter().filter_map(|block| make.make(self, block)).collect();
         }
         let mut all: Vec<Option<Option<T>>> = std::iter::repeat_with(|| None).take(blocks.len()).collect();
@@ -57,6 +57,7 @@ impl<'a> Load<'a> {
             options: self.options,
             read: &self.read,
             upstreams: &self.upstreams.own,
+            knows_others: self.upstreams.outside.is_some(),
             maps: &self.maps,
             formats: &self.formats,
         };
@@ -88,6 +89,8 @@ struct Around<'l> {
     options: &'l LoadOptions,
     read: &'l Read<'l>,
     upstreams: &'l FxHashMap<String, Arc<str>>,
+    /// Whether the whole load knows upstreams beside these.
+    knows_others: bool,
     maps: &'l FxHashMap<Arc<str>, u16>,
     formats: &'l [Arc<Format>],
 }
@@ -103,7 +106,12 @@ impl<'l> Around<'l> {
     ) -> Made<T> {
         let room = Room::default();
         let mut source = Nowhere;
-        let known = |name: &str| self.upstreams.get(name).cloned();
+        let is_missed = Cell::new(false);
+        let known = |name: &str| {
+            let known = self.upstreams.get(name).cloned();
+            is_missed.set(is_missed.get() | (known.is_none() && self.knows_others));
+            known
+        };
         let mut load = Load::new(self.options, &mut source, interner, &room, Some(&known));
         load.around = Some(self.read);
         load.maps.clone_from(self.maps);
@@ -116,7 +124,7 @@ impl<'l> Around<'l> {
             for (number, block) in (begin..).zip(turn) {
                 let (problems, warnings) = (load.problems.len(), load.warnings.len());
                 let block = make.make(&mut load, block);
-                if std::mem::take(&mut load.wants_more) {
+                if std::mem::take(&mut load.wants_more) | is_missed.take() {
                     left += 1;
                     load.problems.truncate(problems);
                     load.warnings.truncate(warnings);

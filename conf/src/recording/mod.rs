@@ -154,6 +154,10 @@ impl<S: Source> Source for Recording<S> {
         self.sources.globs.ask(pattern, || self.source.glob(pattern))
     }
 
+    fn expect(&mut self, paths: Vec<PathBuf>) {
+        self.source.expect(paths);
+    }
+
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
         self.sources.hosts.ask(host, || self.source.resolve(host))
     }

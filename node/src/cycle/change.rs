@@ -118,6 +118,9 @@ impl Prepared {
     }
 }
 
+/// Fewer new vhosts than this are entered one by one.
+const MANY: usize = 256;
+
 pub(super) fn wrong(text: String) -> Refusal {
     Refusal::Wrong(text)
 }
@@ -249,8 +252,8 @@ impl Cycle {
         }
         self.count_exact(&prepared.addresses);
         vhosts.reserve(prepared.new.len());
-        // Before the load there are no figures and no vhosts: each listener enters all its vhosts at once.
-        let load = self.sum.get().is_none();
+        // Each listener enters all its new vhosts at once.
+        let many = prepared.new.len() >= MANY || self.sum.get().is_none();
         let mut coming: FxHashMap<&ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
         let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
             format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
@@ -260,7 +263,7 @@ impl Cycle {
                 let addr = &listen.addr;
                 let Some(listener) = listeners.get(addr) else { continue };
                 listener.ssl.set(listen.ssl);
-                if load {
+                if many {
                     coming.entry(addr).or_default().push((vhost, listen.default_server));
                     continue;
                 }
@@ -274,7 +277,11 @@ impl Cycle {
         }
         for (addr, coming) in coming {
             let Some(listener) = listeners.get(addr) else { continue };
-            let conflicts = listener.names.borrow_mut().fill(&coming);
+            let mut names = listener.names.borrow_mut();
+            let conflicts = match names.count() <= coming.len() {
+                true => names.fill(&coming),
+                false => coming.iter().flat_map(|(vhost, default)| names.insert(vhost, *default)).collect(),
+            };
             committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
             committed.touch(addr);
         }
@@ -290,6 +297,7 @@ impl Cycle {
         committed.options = prepared.addresses.options.into_iter().map(|(listener, _)| listener).collect();
         drop((listeners, vhosts));
         self.digest_with(touched);
+        committed.over = Over { _gone: prepared.gone, _new: prepared.new };
         committed
     }
 }
@@ -305,6 +313,15 @@ pub struct Committed {
     pub closed: Vec<Rc<Listener>>,
     /// The listeners whose socket options may have changed.
     pub options: Vec<Rc<Listener>>,
+    /// What is left of the change.
+    pub over: Over,
+}
+
+/// What went, and what was read for what came: to be dropped when nobody waits any more.
+#[derive(Debug, Default)]
+pub struct Over {
+    _gone: Vec<Part>,
+    _new: Vec<Part>,
 }
 
 impl Committed {

@@ -74,6 +74,9 @@ impl Cycle {
         cells: &Cells,
     ) -> Result<Moves, Refusal> {
         let mut moves = Moves::default();
+        if change.placed.is_some() {
+            return Ok(moves); // the master has counted, and nobody asks a worker
+        }
         gone.iter().for_each(|vhost| moves.count(&vhost.place, -1));
         cells.standing(self).for_each(|conf| moves.count(&conf.place, -1));
         if let Some(http) = self.http().filter(|_| change.defines()) {
@@ -97,7 +100,7 @@ impl Cycle {
             }
         }
         new.iter().for_each(|vhost| moves.count(&vhost.place, 1));
-        cells.coming().for_each(|upstream| moves.count(&upstream.place, 1));
+        cells.read().for_each(|upstream| moves.count(&upstream.place, 1));
         let maps = change.maps.iter().filter_map(|(_, map)| map.place.as_ref());
         let formats = change.formats.iter().filter_map(|(_, format)| format.place.as_ref());
         maps.chain(formats).for_each(|place| moves.count(place, 1));

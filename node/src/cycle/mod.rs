@@ -35,7 +35,7 @@ use crate::ssl::Configs;
 use digest::Sum;
 
 pub use addresses::{Opening, unserved};
-pub use change::{Change, Committed, Kind, Placed, Prepared, Refusal};
+pub use change::{Change, Committed, Kind, Over, Placed, Prepared, Refusal};
 pub use entry::Entry;
 pub use listener::{Found, Listener, SocketOptions};
 pub use upstream::{Upstream, UpstreamCell};

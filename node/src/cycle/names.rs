@@ -118,13 +118,15 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Adds the vhosts of a load, where there are none, each with whether its `listen` here says `default_server`. Gives the names that another one already has
-    /// before it or that it takes from another one.
+    /// Adds many, each with whether its `listen` here says `default_server`: the sums are counted anew, which costs what
+    /// there is, so there must not be many more already. Gives the names that another one already has before it or that it
+    /// takes from another one.
     pub(super) fn fill(&mut self, vhosts: &[(&Part, bool)]) -> Vec<(String, Place)> {
-        // Made of a sorted list the order is built without a search for each, and without spare room.
+        self.sum = None;
         self.exact.0.reserve(vhosts.len(), hash_of);
         let conflicts = vhosts.iter().flat_map(|(vhost, default)| self.enter(vhost, *default)).collect();
-        self.all = vhosts.iter().map(|(vhost, _)| InOrder(Rc::clone(&vhost.entry))).collect();
+        // Made of a sorted list the order is built without a search for each, and without spare room.
+        self.all.append(&mut vhosts.iter().map(|(vhost, _)| InOrder(Rc::clone(&vhost.entry))).collect());
         conflicts
     }
 

@@ -112,12 +112,13 @@ impl UpstreamCell {
         self.with_name(|name| Sum::of(Kind::Upstream, (name, digest.0, self.users.get())))
     }
 
-    fn replace(&self, record: Blob, conf: &Arc<model::Upstream>) {
-        self.record.replace(Some(record));
-        let mut current = self.current.borrow_mut();
-        if let Some(old) = current.take() {
-            let state = State::carry_over(&old.state, &old.conf, conf);
-            *current = Some(Rc::new(Upstream { conf: Arc::clone(conf), state }));
+    fn replace(&self, coming: Coming) {
+        self.record.replace(Some(coming.record));
+        let old = self.current.take();
+        if let Some(old) = old {
+            let conf = coming.read.unwrap_or_else(|| self.conf_of_record());
+            let state = State::carry_over(&old.state, &old.conf, &conf);
+            self.current.replace(Some(Rc::new(Upstream { conf, state })));
         }
     }
 }
@@ -170,15 +171,27 @@ pub(super) struct Upstreams {
 /// An upstream that comes.
 #[derive(Debug)]
 struct Coming {
-    conf: Arc<model::Upstream>,
     record: Blob,
+    /// Where it was just read.
+    read: Option<Arc<model::Upstream>>,
+}
+
+impl Coming {
+    fn name(&self) -> &str {
+        UpstreamRecord(&self.record).name()
+    }
+
+    fn duplicate(&self) -> Refusal {
+        let place = self.read.as_ref().map(|read| format!(" in {}", read.place)).unwrap_or_default();
+        wrong(format!("duplicate upstream \"{}\"{place}", self.name()))
+    }
 }
 
 /// The upstreams of a change.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     /// By name in lower case.
-    fresh: FxHashMap<Arc<str>, (Rc<UpstreamCell>, Arc<model::Upstream>)>,
+    fresh: FxHashMap<Arc<str>, (Rc<UpstreamCell>, Option<Arc<model::Upstream>>)>,
     replaced: Vec<(Rc<UpstreamCell>, Coming)>,
     gone: FxHashSet<Arc<str>>,
     /// Where the records of those that come stand in the region, in the order of the change.
@@ -188,7 +201,7 @@ pub(super) struct Cells {
 impl Cells {
     /// What the upstreams that come, change or go are known by.
     pub(super) fn keys(&self) -> impl Iterator<Item = Arc<str>> {
-        let replaced = self.replaced.iter().map(|(_, coming)| key(&coming.conf.name));
+        let replaced = self.replaced.iter().map(|(_, coming)| key(coming.name()));
         self.fresh.keys().chain(&self.gone).cloned().chain(replaced)
     }
 
@@ -198,9 +211,10 @@ impl Cells {
         self.replaced.iter().map(|(cell, _)| Rc::clone(cell)).chain(gone).map(|cell| cell.conf())
     }
 
-    /// What comes.
-    pub(super) fn coming(&self) -> impl Iterator<Item = &Arc<model::Upstream>> {
-        self.fresh.values().map(|(_, conf)| conf).chain(self.replaced.iter().map(|(_, coming)| &coming.conf))
+    /// Those that were just read.
+    pub(super) fn read(&self) -> impl Iterator<Item = &Arc<model::Upstream>> {
+        let fresh = self.fresh.values().filter_map(|(_, read)| read.as_ref());
+        fresh.chain(self.replaced.iter().filter_map(|(_, coming)| coming.read.as_ref()))
     }
 
     /// The cell of a name once the change is made.
@@ -222,11 +236,8 @@ fn lower(name: &str) -> Cow<'_, str> {
 }
 
 /// What a name is known by.
-pub(super) fn key(name: &Arc<str>) -> Arc<str> {
-    match lower(name) {
-        Cow::Borrowed(_) => Arc::clone(name),
-        Cow::Owned(lower) => lower.into(),
-    }
+pub(super) fn key(name: &str) -> Arc<str> {
+    lower(name).into()
 }
 
 /// The host of an upstream that a `proxy_pass` makes, which is called `HOST[:PORT]`, in lower case.
@@ -247,42 +258,39 @@ impl Cycle {
         let Some(placed) = &change.placed else {
             let read = change.upstreams.iter().map(|conf| {
                 let record = self.put(&record::write_upstream(conf))?;
-                Ok(Coming { conf: Arc::clone(conf), record })
+                Ok(Coming { record, read: Some(Arc::clone(conf)) })
             });
             return read.collect();
         };
         let placed = placed.upstreams.iter().map(|&at| {
             let record = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;
-            let conf = UpstreamRecord(&record).upstream().map_err(|error| wrong(error.to_string()))?;
-            Ok(Coming { conf: Arc::new(conf), record })
+            Ok(Coming { record, read: None })
         });
         placed.collect()
     }
 
     pub(super) fn prepare_upstreams(&self, change: &Change, gone: &[Part]) -> Result<Cells, Refusal> {
         let all = self.upstreams.borrow();
-        let touched: FxHashSet<Arc<str>> = change.touched.iter().map(key).collect();
+        let touched: FxHashSet<Arc<str>> = change.touched.iter().map(|name| key(name)).collect();
         let mut cells = Cells::default();
         let coming = self.coming_upstreams(change)?;
         cells.fresh.reserve(coming.len());
         let mut kept: FxHashSet<Arc<str>> = FxHashSet::default();
         for upstream in coming {
-            let conf = Arc::clone(&upstream.conf);
-            let key = key(&conf.name);
-            let duplicate = || wrong(format!("duplicate upstream \"{}\" in {}", conf.name, conf.place));
+            let key = key(upstream.name());
             cells.places.push(upstream.record.at());
             match all.named.get(&key) {
                 Some(cell) if touched.contains(&key) => {
                     if !kept.insert(key) {
-                        return Err(duplicate());
+                        return Err(upstream.duplicate());
                     }
                     cells.replaced.push((Rc::clone(cell), upstream));
                 }
-                Some(_) => return Err(duplicate()),
+                Some(_) => return Err(upstream.duplicate()),
                 None => match cells.fresh.entry(key) {
-                    Entry::Occupied(_) => return Err(duplicate()),
+                    Entry::Occupied(_) => return Err(upstream.duplicate()),
                     Entry::Vacant(entry) => {
-                        entry.insert((UpstreamCell::new(Some(upstream.record), None), conf));
+                        entry.insert((UpstreamCell::new(Some(upstream.record), None), upstream.read));
                     }
                 },
             }
@@ -329,8 +337,8 @@ impl Cycle {
         for name in cells.gone {
             all.named.remove(&name);
         }
-        for (cell, Coming { conf, record }) in cells.replaced {
-            cell.replace(record, &conf);
+        for (cell, coming) in cells.replaced {
+            cell.replace(coming);
         }
         all.named.0.reserve(cells.fresh.len(), hash_of_cell);
         for (cell, _) in cells.fresh.into_values() {
@@ -353,7 +361,7 @@ impl Upstreams {
     /// A `proxy_pass` to a host means the upstream of that name if there is one. One that is new would take over what
     /// vhosts pass to the host by now, which only those vhosts can be made anew for.
     fn check_hosts(&self, cells: &Cells, gone: &[Part]) -> Result<(), Refusal> {
-        for (name, (_, conf)) in &cells.fresh {
+        for (name, (cell, _)) in &cells.fresh {
             let Some(users) = self.hosts.get(&**name) else { continue };
             let implicit = gone.iter().flat_map(|vhost| &vhost.upstreams).filter(|used| match used {
                 UpstreamRef::Implicit(upstream) => host_of(upstream).is_some_and(|host| *host == **name),
@@ -361,7 +369,7 @@ impl Upstreams {
             });
             let staying = *users as usize - implicit.count();
             if staying > 0 {
-                let place = &conf.place;
+                let place = &cell.conf().place;
                 return Err(Refusal::NeedsReload(format!(
                     "{staying} other vhost(s) pass to the host \"{name}\", which becomes an upstream in {place}"
                 )));

@@ -1,4 +1,4 @@
-//! The files of a large configuration, read by a second thread while the first one makes sense of those before them: at a
+//! The files of a large configuration, or of a large task, read by a second thread while the first one makes sense of those before them: at a
 //! start a hundred thousand small files take longer to open than to parse, which is why the first one helps when it has
 //! nothing else to do.
 //!
@@ -24,8 +24,8 @@ const BATCH: usize = 128;
 /// Batches that wait, at most.
 const WAITING: usize = 4;
 
-/// The machine, with the files of the last large pattern read ahead. Files that are asked for in another order than the
-/// pattern's are read when they are asked for.
+/// The machine, with the files of the last large pattern or list read ahead. Files that are asked for in another order than
+/// its are read when they are asked for.
 #[derive(Debug, Default)]
 pub struct ReadAhead {
     machine: Machine,
@@ -46,6 +46,12 @@ impl Source for ReadAhead {
             self.reader = Reader::start(paths.clone());
         }
         Ok(paths)
+    }
+
+    fn expect(&mut self, paths: Vec<PathBuf>) {
+        if paths.len() >= MANY {
+            self.reader = Reader::start(paths);
+        }
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {

@@ -25,12 +25,14 @@ pub fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusa
     })
 }
 
-/// Reads the task's configuration and checks that the task line agrees with it.
+/// Reads the task's configuration and checks that the task line agrees with it. `alone`: others wait for it meanwhile, so
+/// that it may use the machine.
 pub fn change_of(
     task: &TaskLine,
     cycle: &Cycle,
     source: &mut dyn Source,
     interner: &mut Interner,
+    alone: bool,
 ) -> Result<Change, Refusal> {
     let Some(http) = cycle.http() else {
         return Err(Refusal::NeedsReload("the running configuration has no http block".into()));
@@ -43,7 +45,8 @@ pub fn change_of(
     let standing = OnceCell::new();
     let reached = |file: &Path| standing.get_or_init(|| standing_in(task, cycle)).get(file).cloned();
     let maps: Vec<String> = task.maps.iter().map(|name| name.to_ascii_lowercase()).collect();
-    let running = Running { http: &http, upstream: &known, reached: &reached, maps: &maps, formats: &task.formats };
+    let running =
+        Running { http: &http, upstream: &known, reached: &reached, maps: &maps, formats: &task.formats, alone };
     let fragment = load_fragment(&running, &task.conf, source, interner)
         .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
     check_ids(task, &fragment)?;

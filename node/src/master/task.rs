@@ -18,10 +18,10 @@ pub(super) use file::{carry_over, say_unwritten};
 use super::sockets::Opened;
 use super::{Master, SlotId};
 use crate::cycle::digest::{Kind as Of, Sum};
-use crate::cycle::{Committed, Prepared, Refusal};
+use crate::cycle::{Committed, Over, Prepared, Refusal};
+use crate::dysvr::ahead::ReadAhead;
 use crate::dysvr::message;
 use crate::dysvr::round::{Effect, Input, Round, Verdict};
-use crate::dysvr::source::Machine;
 use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
@@ -63,6 +63,8 @@ struct Running {
     round: Round,
     /// Until the commit.
     prepared: Option<Box<(Prepared, Opened)>>,
+    /// From the commit on.
+    over: Over,
     began: Duration,
     /// Those that took part, for their timings.
     members: Vec<SlotId>,
@@ -148,6 +150,7 @@ impl Master {
                     made_of,
                     round,
                     prepared: Some(prepared),
+                    over: Over::default(),
                     began: now,
                     members,
                     replacements: Vec::new(),
@@ -179,12 +182,12 @@ impl Master {
         }
         log!(Level::Notice, "master dysvr_update begin {}ms", millis());
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
-        let mut recording = Recording::new(Machine);
+        let mut recording = Recording::new(ReadAhead::default());
         log!(Level::Notice, "conf_parse begin {}ms", millis());
         let change = guarded(|| {
             #[cfg(feature = "poison")]
             crate::poison::point("parse", &self.zone, 0);
-            change_of(task, &self.cycle, &mut recording, &mut self.interner)
+            change_of(task, &self.cycle, &mut recording, &mut self.interner, true)
         })?;
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
@@ -320,11 +323,13 @@ impl Master {
             self.workers.send(slot, command, version);
         }
         if let Some((prepared, opened)) = running.prepared.take().map(|prepared| *prepared) {
+            let over = &mut running.over;
             let commit = || {
                 self.sockets.take_over(opened);
                 #[cfg(feature = "poison")]
                 crate::poison::point("master-commit", &self.zone, 0);
-                let committed = self.cycle.commit(prepared);
+                let mut committed = self.cycle.commit(prepared);
+                *over = std::mem::take(&mut committed.over);
                 self.sockets.commit(monotonic(), &self.cycle, &committed);
                 log_committed(&committed);
             };
@@ -396,14 +401,18 @@ impl Master {
                 task.set_status(Status::Done);
                 log!(Level::Notice, "[dysvr] task_id {id} done version: {version}");
                 self.tasks.last = Some((id.0, running.made_of));
-                self.sweep();
             }
             Verdict::Failed(reason) => {
                 log!(Level::Error, "[dysvr] task_id {id} failed: {reason}");
                 task.fail(reason);
             }
         }
+        let done = task.status == Status::Done;
         self.conclude(running.file, running.index, task);
+        drop(running.over);
+        if done {
+            self.sweep();
+        }
     }
 }
 

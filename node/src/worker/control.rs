@@ -138,12 +138,14 @@ impl Control {
                     };
                     self.context.pulse.turn(0);
                     self.answer(committed.unwrap_or(prepared), message.version);
+                    self.updater.tidy();
                 }
                 Command::Commit => {
                     self.context.pulse.enter(TASK);
                     if let Some(answer) = self.updater.commit(&self.context, &self.accepts, message.version) {
                         self.answer(answer, message.version);
                     }
+                    self.updater.tidy();
                     self.context.pulse.turn(0);
                 }
                 Command::Abort => self.updater.abort(message.version),

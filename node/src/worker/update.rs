@@ -14,7 +14,7 @@ use dysvr_conf::intern::Interner;
 use super::accept::{Accepts, Ready};
 use super::follow::Follower;
 
-use crate::cycle::{Change, Cycle, Prepared, Refusal};
+use crate::cycle::{Change, Cycle, Over, Prepared, Refusal};
 use crate::dysvr::message::Message;
 use crate::dysvr::update::{change_of, change_of_placed, guarded};
 use crate::http::Context;
@@ -39,6 +39,8 @@ pub struct Updater {
     /// The message of a version that is too large for the zone.
     text: Option<(u64, Sealed)>,
     said: Said,
+    /// Of the last commit.
+    over: Over,
 }
 
 impl Updater {
@@ -47,7 +49,17 @@ impl Updater {
         let said = Said::default();
         let follower = Follower::new(version);
         let interner = ManuallyDrop::new(interner);
-        Self { zone, slot, follower, interner, sockets: Default::default(), logs: Default::default(), text: None, said }
+        Self {
+            zone,
+            slot,
+            follower,
+            interner,
+            sockets: Default::default(),
+            logs: Default::default(),
+            text: None,
+            said,
+            over: Over::default(),
+        }
     }
 
     /// Takes in sockets for a version that is to be prepared.
@@ -127,7 +139,7 @@ impl Updater {
         let change = match sources {
             None => change_of_placed(&task, cycle, placed),
             Some(sources) => {
-                let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner)?;
+                let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner, false)?;
                 Change { placed: Some(placed), ..read }
             }
         };
@@ -160,7 +172,8 @@ impl Updater {
         let (prepared, ready) = self.follower.commit(version)?;
         #[cfg(feature = "poison")]
         crate::poison::point("commit", &self.zone, self.slot);
-        let committed = context.cycle.commit(prepared);
+        let mut committed = context.cycle.commit(prepared);
+        self.over = std::mem::take(&mut committed.over);
         for socket in ready {
             accepts.begin(context, socket);
         }
@@ -179,6 +192,11 @@ impl Updater {
         let cost = (self.said.prepare_us + self.said.commit_us).div_ceil(1000);
         log!(Level::Notice, "dysvr_worker_dyreload_process end {}ms cost {cost}ms", unix().as_millis());
         Some(Command::Committed)
+    }
+
+    /// Drops what the last commit has left: the master has its answer.
+    pub fn tidy(&mut self) {
+        self.over = Over::default();
     }
 
     /// Shows the master what this worker serves, as a number; an answer on the channel follows.
