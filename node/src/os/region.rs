@@ -4,8 +4,9 @@
 //! Its bytes are written before its place is known to anyone, and do not change until [`Region::sweep`] gives its room to
 //! others. What is free and what is not is known in the master's own memory alone, so that a worker can do no harm to it.
 //!
-//! Small blobs lie in blocks of a few sizes, which are carved out of chunks and stay what they are; larger ones have
-//! pages of their own, which go back to the system when they are free.
+//! Each blob lies in the shortest free run that has room for it, and free runs that touch become one: there are no sizes
+//! to which room is bound, so that blobs which all grow by a few bytes leave nothing behind that nobody can use. Pages of
+//! long runs go back to the system.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,13 +26,10 @@ const GRANULE: usize = 16;
 const HEAD: usize = size_of::<AtomicU64>();
 /// Bytes; the first page is left out, so that no blob has place 0.
 const PAGE: usize = 4096;
-/// What blocks are carved out of, and the largest block, bytes.
-const CHUNK: usize = 64 << 10;
-/// Blocks begin at multiples of it, bytes: a line of the cache.
+/// Room is given in multiples of it, bytes: a line of the cache.
 const STEP: usize = 64;
-/// Up to here there is a size of blocks every [`STEP`] bytes, from there four for each doubling.
-const FINE: usize = 2 << 10;
-const SIZES: usize = FINE / STEP + 4 * (CHUNK / FINE).ilog2() as usize;
+/// Free runs of this length give their pages back, bytes: what is freed and taken again all the time is shorter.
+const LONG: usize = 64 << 10;
 
 /// The region, mapped before the workers are forked, so that it stands at the same address in all of them.
 pub struct Region {
@@ -70,7 +68,7 @@ impl Region {
                 base => break base?,
             }
         };
-        let ledger = Ledger::new((size / PAGE) as u32);
+        let ledger = Ledger::new((size / STEP) as u32);
         Ok(Rc::new(Self { base, size, ledger: RefCell::new(Some(ledger)) }))
     }
 
@@ -92,7 +90,7 @@ impl Region {
         let ledger = ledger.as_mut().ok_or(io::ErrorKind::PermissionDenied)?;
         let length = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len()));
         let length = length.and_then(|length| u32::try_from(length).ok()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let at = ledger.take(Room::of(length)).ok_or(io::ErrorKind::OutOfMemory)?;
+        let at = ledger.take(steps(length)).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut to = self.bytes(at);
         for part in parts {
             // SAFETY: the room at `at` lies in the mapping, holds the head and the sum of all parts, and belongs to no
@@ -129,13 +127,15 @@ impl Region {
         let mut ledger = self.ledger.borrow_mut();
         let Some(ledger) = ledger.as_mut() else { return };
         for (at, length) in std::mem::take(&mut ledger.retired) {
-            let room = Room::of(length);
-            ledger.give(at, room);
-            if let Room::Pages(_) = room {
-                let start = self.bytes(at).as_ptr().wrapping_sub(HEAD);
-                // SAFETY: whole pages of the mapping, which had one blob that nobody reads any more. (If the system does not
-                // take them, they are only held longer.)
-                unsafe { libc::madvise(start.cast(), room.bytes(), libc::MADV_REMOVE) };
+            // Nothing stands here any more, should anybody ask.
+            self.head(at).store(0, Ordering::Relaxed);
+            let (start, end) = ledger.give(at, steps(length));
+            let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+            if start < end {
+                let pages = self.base.as_ptr().wrapping_add(start);
+                // SAFETY: whole pages of the mapping, in which only blobs have been that nobody reads any more. (If the
+                // system does not take them, they are only held longer.)
+                unsafe { libc::madvise(pages.cast(), end - start, libc::MADV_REMOVE) };
             }
         }
     }
@@ -230,43 +230,18 @@ impl Drop for Blob {
     }
 }
 
-/// What a blob of some length takes up.
-#[derive(Clone, Copy)]
-enum Room {
-    /// A block of a size, with that size in bytes.
-    Block(usize, usize),
-    /// So many pages.
-    Pages(u32),
+/// How many [`STEP`]s a blob of some length takes up.
+fn steps(length: u32) -> u32 {
+    (length as usize + HEAD).div_ceil(STEP) as u32
 }
 
-impl Room {
-    fn of(length: u32) -> Self {
-        let last = length as usize + HEAD - 1;
-        if last < FINE {
-            Self::Block(last / STEP, (last / STEP + 1) * STEP)
-        } else if last < CHUNK {
-            // `last` has three leading bits 1xx, and the block is what the next such number gives.
-            let doubling = last.ilog2();
-            let leading = last >> (doubling - 2);
-            let before = FINE / STEP + 4 * (doubling - FINE.ilog2()) as usize;
-            Self::Block(before + leading - 4, (leading + 1) << (doubling - 2))
-        } else {
-            Self::Pages((last / PAGE + 1) as u32)
-        }
-    }
-
-    fn bytes(self) -> usize {
-        match self {
-            Self::Block(_, bytes) => bytes,
-            Self::Pages(pages) => pages as usize * PAGE,
-        }
-    }
+/// The place of a step.
+fn place(step: u32) -> u32 {
+    step * (STEP / GRANULE) as u32
 }
 
 /// What is free.
 struct Ledger {
-    /// Places, for each size of blocks.
-    blocks: [Vec<u32>; SIZES],
     runs: Runs,
     /// Places and lengths of dropped blobs.
     retired: Vec<(u32, u32)>,
@@ -275,43 +250,35 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn new(pages: u32) -> Self {
-        let runs = Runs { by_start: BTreeMap::new(), by_length: BTreeSet::new(), top: 1, end: pages };
-        Self { blocks: std::array::from_fn(|_| Vec::new()), runs, retired: Vec::new(), used: 0 }
+    fn new(steps: u32) -> Self {
+        let first = (PAGE / STEP) as u32;
+        let runs = Runs { by_start: BTreeMap::new(), by_length: BTreeSet::new(), top: first, end: steps };
+        Self { runs, retired: Vec::new(), used: 0 }
     }
 
-    fn take(&mut self, room: Room) -> Option<u32> {
-        let at = match room {
-            Room::Pages(pages) => place(self.runs.take(pages)?),
-            Room::Block(size, bytes) => match self.blocks[size].pop() {
-                Some(at) => at,
-                None => {
-                    let count = CHUNK / bytes;
-                    let chunk = place(self.runs.take((count * bytes).div_ceil(PAGE) as u32)?);
-                    self.blocks[size].extend((1..count).rev().map(|nth| chunk + (nth * bytes / GRANULE) as u32));
-                    chunk
-                }
-            },
-        };
-        self.used += room.bytes();
-        Some(at)
+    fn take(&mut self, steps: u32) -> Option<u32> {
+        let at = self.runs.take(steps)?;
+        self.used += steps as usize * STEP;
+        Some(place(at))
     }
 
-    fn give(&mut self, at: u32, room: Room) {
-        self.used -= room.bytes();
-        match room {
-            Room::Pages(pages) => self.runs.give(at / place(1), pages),
-            Room::Block(size, _) => self.blocks[size].push(at),
+    /// Frees the room of a place. Gives the part of the run that it now belongs to whose pages may go back: byte offsets of
+    /// its beginning and end.
+    fn give(&mut self, at: u32, steps: u32) -> (usize, usize) {
+        self.used -= steps as usize * STEP;
+        let step = at / place(1);
+        let (start, end) = self.runs.give(step, steps);
+        let (start, end) = (start as usize * STEP, end as usize * STEP);
+        if end - start < LONG {
+            return (start, start);
         }
+        // What was long before has been given back already.
+        let (freed, length) = (step as usize * STEP, steps as usize * STEP);
+        (start.max(freed.saturating_sub(LONG)), end.min(freed + length + LONG))
     }
 }
 
-/// The place at the beginning of a page.
-fn place(page: u32) -> u32 {
-    page * (PAGE / GRANULE) as u32
-}
-
-/// Free runs of pages, none of which touches another or the top.
+/// Free runs of steps, none of which touches another or the top.
 struct Runs {
     by_start: BTreeMap<u32, u32>,
     by_length: BTreeSet<(u32, u32)>,
@@ -322,28 +289,34 @@ struct Runs {
 
 impl Runs {
     /// The shortest run that is long enough, or what comes at the top.
-    fn take(&mut self, pages: u32) -> Option<u32> {
-        let Some(&(length, start)) = self.by_length.range((pages, 0)..).next() else {
+    fn take(&mut self, steps: u32) -> Option<u32> {
+        let Some(&(length, start)) = self.by_length.range((steps, 0)..).next() else {
             let start = self.top;
-            self.top = start.checked_add(pages).filter(|top| *top <= self.end)?;
+            self.top = start.checked_add(steps).filter(|top| *top <= self.end)?;
             return Some(start);
         };
         self.remove(start, length);
-        if length > pages {
-            self.insert(start + pages, length - pages);
+        if length > steps {
+            self.insert(start + steps, length - steps);
         }
         Some(start)
     }
 
-    fn give(&mut self, mut start: u32, mut pages: u32) {
+    /// Frees a run; gives the beginning and the end of the one that it is part of now.
+    fn give(&mut self, mut start: u32, mut steps: u32) -> (u32, u32) {
         let before = self.by_start.range(..start).next_back().map(|(start, length)| (*start, *length));
-        let behind = self.by_start.get(&(start + pages)).map(|length| (start + pages, *length));
+        let behind = self.by_start.get(&(start + steps)).map(|length| (start + steps, *length));
         for (other, length) in before.filter(|(other, length)| other + length == start).into_iter().chain(behind) {
             self.remove(other, length);
             start = start.min(other);
-            pages += length;
+            steps += length;
         }
-        if start + pages == self.top { self.top = start } else { self.insert(start, pages) }
+        if start + steps == self.top {
+            self.top = start
+        } else {
+            self.insert(start, steps)
+        }
+        (start, start + steps)
     }
 
     fn insert(&mut self, start: u32, length: u32) {
