@@ -8,9 +8,9 @@ use dysvr_conf::intern::Interner;
 use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::model::Http;
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::Cycle;
+use dysvr_node::cycle::{Change, Cycle};
 use dysvr_node::dysvr::message::{self, Message};
-use dysvr_node::dysvr::update::{change_of, change_of_placed};
+use dysvr_node::dysvr::update::change_of;
 use dysvr_node::task::TaskFile;
 
 const CONF: &str = "/p/conf/nginx.conf";
@@ -83,15 +83,25 @@ pub fn task_file(bytes: &[u8]) {
 /// The message between master and workers.
 pub fn message(bytes: &[u8]) {
     let Ok(message) = Message::decode(bytes) else { return };
-    let (line, sources) = (message.task.to_string(), message.sources.as_ref().map(|sources| sources.encode()));
-    let again = Message::decode(&message::encode(&line, &message.placed, sources.as_deref()));
-    let again = again.expect("what was encoded is a message");
-    assert_eq!((&again.task, &again.placed, &again.sources), (&message.task, &message.placed, &message.sources));
     let config = load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
     let cycle = Cycle::load(config).expect("the base is a cycle");
-    if let Some(sources) = &message.sources {
-        let _ = change_of(&message.task, &cycle, &mut sources.replay(), &mut Interner::default(), false);
+    match message {
+        Message::Light(delta) => {
+            let again = Message::decode(&message::encode_light(&delta));
+            let Ok(Message::Light(again)) = again else { panic!("{delta:?} became {again:?}") };
+            assert_eq!(again, delta);
+            // Places at which nothing stands, or something else than is said.
+            let _ = cycle.prepare(delta.into());
+        }
+        Message::Read { task, placed, sources } => {
+            let again = Message::decode(&message::encode_read(&task.to_string(), &placed, &sources.encode()));
+            let Ok(Message::Read { task: one, placed: two, sources: three }) = again else {
+                panic!("{task} became {again:?}")
+            };
+            assert_eq!((&one, &two, &three), (&task, &placed, &sources));
+            if let Ok(read) = change_of(&task, &cycle, &mut sources.replay(), &mut Interner::default(), false) {
+                let _ = cycle.prepare(Change { placed: Some(placed), ..read });
+            }
+        }
     }
-    // Places at which nothing stands, or something else than is said.
-    let _ = cycle.prepare(change_of_placed(&message.task, &cycle, message.placed));
 }

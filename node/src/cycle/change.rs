@@ -10,6 +10,7 @@ use dysvr_conf::http::map::Map;
 use dysvr_conf::model::{self, ListenAddr, Outline, UpstreamRef, VsvcId};
 use dysvr_conf::problem::Place;
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::addresses::{Addresses, Opening};
 use super::definitions::Defined;
@@ -19,7 +20,7 @@ use super::upstream::Cells;
 use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
 
 /// What a change does to the vhosts that it names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// They are new; ports may be opened: the first load of a process.
     #[default]
@@ -65,8 +66,23 @@ pub struct Change {
     pub stamp: Stamp,
 }
 
+/// A change of which everything that comes stands in the region.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// See [`Change::kind`].
+    pub kind: Kind,
+    /// See [`Change::stamp`].
+    pub stamp: Stamp,
+    /// See [`Change::removed`].
+    pub removed: Vec<VsvcId>,
+    /// See [`Change::touched`].
+    pub touched: Vec<Arc<str>>,
+    /// What comes.
+    pub placed: Placed,
+}
+
 /// Places in the region.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// Of the vhosts, in the order of the change.
     pub vhosts: Vec<u32>,
@@ -96,6 +112,7 @@ pub struct Prepared {
     pub(super) upstreams: Cells,
     defined: Defined,
     files: Moves,
+    delta: Delta,
 }
 
 impl Prepared {
@@ -104,12 +121,9 @@ impl Prepared {
         &self.addresses.opens
     }
 
-    /// Where the records of what comes stand.
-    pub fn placed(&self) -> Placed {
-        Placed {
-            vhosts: self.new.iter().map(|vhost| vhost.entry.at()).collect(),
-            upstreams: self.upstreams.places.clone(),
-        }
+    /// The same change for the workers.
+    pub fn delta(&self) -> &Delta {
+        &self.delta
     }
 
     /// Whether a worker needs no more than the records to follow.
@@ -157,7 +171,11 @@ impl Cycle {
                 }
             }
         }
-        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files })
+        let placed =
+            Placed { vhosts: new.iter().map(|vhost| vhost.entry.at()).collect(), upstreams: cells.places.clone() };
+        let Change { kind, stamp, removed, touched, .. } = change;
+        let delta = Delta { kind, stamp, removed, touched, placed };
+        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files, delta })
     }
 
     /// A vhost that cannot wait for its first request.

@@ -237,11 +237,6 @@ impl Cycle {
         Ok(Part { entry, outline })
     }
 
-    /// Who stands at a place of the region.
-    pub fn placed_id(&self, at: u32) -> Option<VsvcId> {
-        Record(&self.region.blob(at)?).id()
-    }
-
     /// A piece of text for a record; files that others include, too, stand in the region once.
     fn piece<'t>(&self, piece: &'t TextPiece, files: &mut Vec<Rc<Blob>>) -> Result<Piece<'t>, Refusal> {
         /// Bytes below which a place of its own is not worth it.

@@ -27,6 +27,7 @@ use dysvr_conf::intern::Interner;
 use dysvr_conf::model::{self, Config, ListenAddr, VsvcId};
 use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::log::LogFile;
 use crate::os::errno;
@@ -35,13 +36,13 @@ use crate::ssl::Configs;
 use digest::Sum;
 
 pub use addresses::{Opening, unserved};
-pub use change::{Change, Committed, Kind, Over, Placed, Prepared, Refusal};
+pub use change::{Change, Committed, Delta, Kind, Over, Placed, Prepared, Refusal};
 pub use entry::Entry;
 pub use listener::{Found, Listener, SocketOptions};
 pub use upstream::{Upstream, UpstreamCell};
 
 /// Which task made a vhost what it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// The task, `None` for a vhost of a full load.
     pub task_id: Option<u64>,

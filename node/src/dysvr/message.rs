@@ -1,21 +1,27 @@
-//! What stands in the message slot of the zone: the task line, where in the region the records of what comes stand, and,
-//! where a worker needs more than those, everything that was read to resolve the task, so that the workers parse the very
-//! bytes that the master has checked.
+//! What stands in the message slot of the zone: the change that a worker is to make of its cycle.
+
+use std::borrow::Cow;
 
 use dysvr_conf::recording::Sources;
+use serde::{Deserialize, Serialize};
 
-use crate::cycle::Placed;
+use crate::cycle::{Change, Delta, Placed};
 use crate::task::{TaskFile, TaskLine};
 
 /// A message.
 #[derive(Debug)]
-pub struct Message {
-    /// The task.
-    pub task: TaskLine,
-    /// Where the records stand.
-    pub placed: Placed,
-    /// What its configuration was read from, if a worker must read it, too.
-    pub sources: Option<Sources>,
+pub enum Message {
+    /// All that a worker needs stands here and in the region.
+    Light(Delta),
+    /// A worker reads the task as the master has: the very bytes that the master has checked.
+    Read {
+        /// The task.
+        task: TaskLine,
+        /// Where the records of what it brings stand.
+        placed: Placed,
+        /// What its configuration was read from.
+        sources: Sources,
+    },
 }
 
 /// Why bytes are not a message.
@@ -23,45 +29,56 @@ pub struct Message {
 #[error("invalid message: {0}")]
 pub struct InvalidMessage(String);
 
-/// The bytes for the zone: the task line, the places of vhosts and of upstreams, each behind its length (u32, little endian,
-/// as places are), and the record of the sources as it was encoded, if there is one.
-pub fn encode(line: &str, placed: &Placed, sources: Option<&[u8]>) -> Vec<u8> {
-    let places = placed.vhosts.len() + placed.upstreams.len();
-    let mut bytes = Vec::with_capacity(16 + line.len() + 4 * places + sources.map_or(0, <[u8]>::len));
-    bytes.extend_from_slice(&(line.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(line.as_bytes());
-    for places in [&placed.vhosts, &placed.upstreams] {
-        bytes.extend_from_slice(&(4 * places.len() as u32).to_le_bytes());
-        places.iter().for_each(|at| bytes.extend_from_slice(&at.to_le_bytes()));
-    }
-    bytes.extend_from_slice(sources.unwrap_or_default());
-    bytes
+#[derive(Serialize, Deserialize)]
+enum Encoded<'m> {
+    Light(Cow<'m, Delta>),
+    Read {
+        line: Cow<'m, str>,
+        placed: Cow<'m, Placed>,
+        #[serde(borrow)]
+        sources: &'m [u8],
+    },
+}
+
+/// The bytes of a [`Message::Light`].
+pub fn encode_light(delta: &Delta) -> Vec<u8> {
+    encode(&Encoded::Light(Cow::Borrowed(delta)))
+}
+
+/// The bytes of a [`Message::Read`]: a task line, the places, and the sources as they were encoded.
+pub fn encode_read(line: &str, placed: &Placed, sources: &[u8]) -> Vec<u8> {
+    encode(&Encoded::Read { line: Cow::Borrowed(line), placed: Cow::Borrowed(placed), sources })
+}
+
+fn encode(encoded: &Encoded<'_>) -> Vec<u8> {
+    // Into a vector nothing but memory can fail; what is empty is no message.
+    postcard::to_stdvec(encoded).unwrap_or_default()
 }
 
 impl Message {
     /// Reads them back. Every length is checked.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
-        let invalid = |text: &str| InvalidMessage(text.to_owned());
-        let (line, rest) = split(bytes).ok_or_else(|| invalid("the task line is cut short"))?;
-        let (vhosts, rest) = split(rest).ok_or_else(|| invalid("the places of vhosts are cut short"))?;
-        let (upstreams, rest) = split(rest).ok_or_else(|| invalid("the places of upstreams are cut short"))?;
-        let TaskFile(mut tasks) = TaskFile::parse(line).map_err(|error| InvalidMessage(error.to_string()))?;
-        let task = tasks.pop().filter(|_| tasks.is_empty()).ok_or_else(|| invalid("not one task"))?;
-        let sources = match rest {
-            [] => None,
-            sources => Some(Sources::decode(sources).map_err(|error| InvalidMessage(error.to_string()))?),
-        };
-        let placed = Placed { vhosts: places(vhosts), upstreams: places(upstreams) };
-        Ok(Self { task, placed, sources })
+        let (encoded, rest) = postcard::take_from_bytes(bytes).map_err(|error| InvalidMessage(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(InvalidMessage("something follows it".into()));
+        }
+        match encoded {
+            Encoded::Light(delta) => Ok(Self::Light(delta.into_owned())),
+            Encoded::Read { line, placed, sources } => {
+                let TaskFile(mut tasks) =
+                    TaskFile::parse(line.as_bytes()).map_err(|error| InvalidMessage(error.to_string()))?;
+                let task = tasks.pop().filter(|_| tasks.is_empty());
+                let task = task.ok_or_else(|| InvalidMessage("not one task".into()))?;
+                let sources = Sources::decode(sources).map_err(|error| InvalidMessage(error.to_string()))?;
+                Ok(Self::Read { task, placed: placed.into_owned(), sources })
+            }
+        }
     }
 }
 
-/// What stands behind its length, and the rest.
-fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-}
-
-fn places(bytes: &[u8]) -> Vec<u32> {
-    bytes.as_chunks::<4>().0.iter().map(|at| u32::from_le_bytes(*at)).collect()
+impl From<Delta> for Change {
+    fn from(delta: Delta) -> Self {
+        let Delta { kind, stamp, removed, touched, placed } = delta;
+        Self { kind, stamp, removed, touched, placed: Some(placed), ..Self::default() }
+    }
 }

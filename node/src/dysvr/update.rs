@@ -13,7 +13,9 @@ use dysvr_conf::model::{Fragment, Http, OrderKey, OrderStep, VsvcId};
 use dysvr_conf::problem::Place;
 use dysvr_conf::source::Source;
 
-use crate::cycle::{Change, Cycle, Kind, Placed, Refusal, Stamp};
+use rustc_hash::FxHashSet;
+
+use crate::cycle::{Change, Cycle, Kind, Refusal, Stamp};
 use crate::task::{self, TaskLine};
 
 /// Runs what reads or prepares a configuration: should that panic, it is refused, and the process lives on. (The panic is
@@ -37,7 +39,7 @@ pub fn change_of(
     let Some(http) = cycle.http() else {
         return Err(Refusal::NeedsReload("the running configuration has no http block".into()));
     };
-    let touched: BTreeSet<String> = task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let touched: FxHashSet<String> = task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect();
     let known = |name: &str| {
         let cell = cycle.upstream(name).filter(|_| !touched.contains(name))?;
         Some(cell.name())
@@ -53,25 +55,6 @@ pub fn change_of(
     if task.kind != task::Kind::Add {
         check_moved(&fragment, cycle, &http, source)?;
     }
-    let held: BTreeSet<VsvcId> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
-    Ok(Change {
-        vhosts: fragment.vhosts,
-        upstreams: fragment.upstreams,
-        maps: fragment.maps,
-        formats: fragment.formats,
-        files: fragment.files,
-        ..named(task, &held)
-    })
-}
-
-/// The change of a task whose vhosts and upstreams are all that a worker needs, and stand in the region.
-pub fn change_of_placed(task: &TaskLine, cycle: &Cycle, placed: Placed) -> Change {
-    let held = placed.vhosts.iter().filter_map(|at| cycle.placed_id(*at)).collect();
-    Change { placed: Some(placed), ..named(task, &held) }
-}
-
-/// What the line says of a change that brings these vhosts.
-fn named(task: &TaskLine, held: &BTreeSet<VsvcId>) -> Change {
     let kind = match task.kind {
         task::Kind::Add => Kind::Add,
         task::Kind::Modify => Kind::Modify,
@@ -81,12 +64,21 @@ fn named(task: &TaskLine, held: &BTreeSet<VsvcId>) -> Change {
     let ids = task.vsvc_ids.iter().copied().map(VsvcId);
     let removed = match kind {
         Kind::Delete => ids.collect(),
-        Kind::Set => ids.filter(|id| !held.contains(id)).collect(),
+        Kind::Set => {
+            let held: BTreeSet<VsvcId> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).collect();
+            ids.filter(|id| !held.contains(id)).collect()
+        }
         Kind::Load | Kind::Add | Kind::Modify => Vec::new(),
     };
-    Change {
+    Ok(Change {
         kind,
-        touched_maps: task.maps.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
+        vhosts: fragment.vhosts,
+        upstreams: fragment.upstreams,
+        maps: fragment.maps,
+        formats: fragment.formats,
+        files: fragment.files,
+        placed: None,
+        touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
         removed,
         // A new upstream is not there to be touched; whatever else is named may change or go.
@@ -96,8 +88,7 @@ fn named(task: &TaskLine, held: &BTreeSet<VsvcId>) -> Change {
             task.ups_ids.iter().map(|name| name.as_str().into()).collect()
         },
         stamp: Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) },
-        ..Change::default()
-    }
+    })
 }
 
 /// What stood in another file must be gone from there: a full load would find it twice. A file that the task holds was

@@ -200,7 +200,10 @@ impl Master {
         }
         let prepared = guarded(|| self.cycle.prepare(change))?;
         let light = prepared.is_light();
-        let message = message::encode(&line, &prepared.placed(), (!light).then_some(&sources));
+        let message = match light {
+            true => message::encode_light(prepared.delta()),
+            false => message::encode_read(&line, &prepared.delta().placed, &sources),
+        };
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
         let members = self.workers.serving();

@@ -16,7 +16,7 @@ use super::follow::Follower;
 
 use crate::cycle::{Change, Cycle, Over, Prepared, Refusal};
 use crate::dysvr::message::Message;
-use crate::dysvr::update::{change_of, change_of_placed, guarded};
+use crate::dysvr::update::{change_of, guarded};
 use crate::http::Context;
 use crate::log::{self, Level};
 use crate::os::channel::Command;
@@ -134,11 +134,11 @@ impl Updater {
             };
             read.map_err(|error| wrong(&error))?
         };
-        let Message { task, placed, sources } = Message::decode(&bytes).map_err(|error| wrong(&error))?;
+        let message = Message::decode(&bytes).map_err(|error| wrong(&error))?;
         drop(bytes);
-        let change = match sources {
-            None => change_of_placed(&task, cycle, placed),
-            Some(sources) => {
+        let change = match message {
+            Message::Light(delta) => delta.into(),
+            Message::Read { task, placed, sources } => {
                 let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner, false)?;
                 Change { placed: Some(placed), ..read }
             }
