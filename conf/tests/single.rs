@@ -8,19 +8,17 @@ use dysvr_conf::load::{LoadOptions, Running, load, load_vhost};
 use dysvr_conf::model::{Config, Http, Vhost};
 use dysvr_conf::source::Memory;
 
+fn options() -> LoadOptions {
+    LoadOptions { conf: "/p/conf/nginx.conf".into(), prefix: "/p".into(), globals: String::new(), privileged: true }
+}
+
 fn read(files: &[(&str, &str)]) -> Config {
-    let options = LoadOptions {
-        conf: "/p/conf/nginx.conf".into(),
-        prefix: "/p".into(),
-        globals: String::new(),
-        privileged: true,
-    };
     let mut memory = Memory::default();
     for (name, text) in files {
         memory.insert(Path::new("/p/conf").join(name), *text);
     }
     memory.hosts.insert("host.example".into(), vec!["10.9.9.9".parse().unwrap()]);
-    load(&options, &mut memory, &mut Interner::default()).unwrap_or_else(|problems| panic!("{problems}"))
+    load(&options(), &mut memory, &mut Interner::default()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 fn again(http: &Http, vhost: &Vhost) -> Result<Vhost, String> {
@@ -131,4 +129,13 @@ fn files_that_others_include_too_are_kept_once_and_endless_ones_not_at_all() {
         ("leaf.conf", "set $z 1;"),
     ];
     assert!(read(&files).http.unwrap().vhosts[0].text.0.is_empty());
+}
+
+#[test]
+fn a_vhost_that_includes_itself_is_refused_and_nothing_else_happens() {
+    let mut memory = Memory::default();
+    memory.insert("/p/conf/nginx.conf", "events {} http { include v.conf; }");
+    memory.insert("/p/conf/v.conf", "server { listen 80; include v.conf; }");
+    let problems = load(&options(), &mut memory, &mut Interner::default()).unwrap_err().to_string();
+    assert!(problems.contains("includes itself"), "{problems}");
 }

@@ -12,7 +12,7 @@ use crate::problem::Place;
 use crate::syntax::{self, Directive, Position, Tree};
 
 /// `include`s may be nested this deep.
-const MAX_DEPTH: usize = 50;
+pub(crate) const MAX_DEPTH: usize = 50;
 
 /// Inclusions in one pass over `http`, a file included twice counting twice: what stops a set of files that include each
 /// other many times over from expanding without end. Ten thousand vhosts with an upstream file each are a tenth of it.

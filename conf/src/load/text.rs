@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Load;
 use super::block::inside;
-use super::files::{File, Site};
+use super::files::{File, MAX_DEPTH, Site};
 use crate::glob;
 use crate::model::{BlockText, TextPiece};
 use crate::syntax::Directive;
@@ -23,6 +23,8 @@ struct Gather {
     own: Vec<u8>,
     /// Of the pieces that are done.
     own_bytes: usize,
+    /// Files that the text is in.
+    depth: usize,
 }
 
 impl Gather {
@@ -97,11 +99,17 @@ impl<'a> Load<'a> {
 
     fn gather_file(&self, path: &Path, to: &mut Gather) -> Option<()> {
         let file = self.loaded(path)?;
+        // One that includes itself is refused elsewhere.
+        if to.depth == MAX_DEPTH {
+            return None;
+        }
         if !has_includes(file.tree.directives) {
             return to.file(file.text);
         }
         let mut from = 0;
+        to.depth += 1;
         self.gather(file, file.tree.directives, &mut from, to)?;
+        to.depth -= 1;
         to.own(file.text.get(from..)?)?;
         to.own(b"\n")
     }

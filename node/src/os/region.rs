@@ -16,6 +16,8 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 /// Address space, bytes: what is not used costs nothing.
 const MOST: usize = 16 << 30;
 /// Address space below which it is not worth to begin, bytes.
@@ -46,13 +48,16 @@ impl std::fmt::Debug for Region {
 }
 
 impl Region {
-    /// Reserves address space, 16 GiB or what the system allows of it, but not less than 64 MiB. No memory is used until
+    /// Reserves address space, 16 GiB or what the system allows of it (of a limit on it a sixteenth), but not less than 64 MiB. No memory is used until
     /// blobs come.
     ///
     /// A forked process must [`confine`](Self::confine) itself or leave the region alone, unless it takes the place of the
     /// one that forked it: two that write would write over each other's blobs.
     pub fn new() -> io::Result<Rc<Self>> {
-        Self::reserve(MOST, LEAST)
+        // Where address space is rationed the rest of the process needs its part.
+        let limit = getrlimit(Resource::RLIMIT_AS)?.0 / 16;
+        let limit = usize::try_from(limit).unwrap_or(MOST).next_multiple_of(LEAST);
+        Self::reserve(limit.min(MOST), LEAST)
     }
 
     fn reserve(most: usize, least: usize) -> io::Result<Rc<Self>> {

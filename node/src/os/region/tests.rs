@@ -186,8 +186,9 @@ fn less_address_space_is_taken_where_there_is_less() {
         let taken = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * PAGE as u64;
         let hard = getrlimit(Resource::RLIMIT_AS).unwrap().1;
         setrlimit(Resource::RLIMIT_AS, taken + (3 << 30), hard).unwrap();
-        let region = Region::new().unwrap();
-        region.size == 2 << 30 && Region::reserve(16 << 30, 4 << 30).is_err()
+        let region = Region::reserve(16 << 30, 64 << 20).unwrap();
+        let rationed = Region::new().unwrap();
+        region.size == 2 << 30 && rationed.size < 1 << 30 && Region::reserve(16 << 30, 4 << 30).is_err()
     };
     assert!(in_a_child(less));
 }
