@@ -25,7 +25,18 @@ pub struct Interner {
     regexes: Kept<WeakRegex>,
     pairs: Kept<Weak<Pair>>,
     /// A [`Kept`] for each type of settings.
-    values: FxHashMap<TypeId, Box<dyn Any>>,
+    values: FxHashMap<TypeId, Box<dyn Values>>,
+}
+
+/// A [`Kept`] of any type of settings.
+trait Values: Any + Debug {
+    fn forget_dead(&mut self);
+}
+
+impl<T: Debug + 'static> Values for Kept<Weak<T>> {
+    fn forget_dead(&mut self) {
+        Kept::forget_dead(self);
+    }
 }
 
 impl Interner {
@@ -51,6 +62,7 @@ impl Interner {
     pub(crate) fn value<T: Eq + Hash + Debug + 'static>(&mut self, value: Arc<T>) -> Arc<T> {
         let hash = FxBuildHasher.hash_one(&value);
         let kept = self.values.entry(TypeId::of::<T>()).or_insert_with(|| Box::new(Kept::<Weak<T>>::default()));
+        let kept: &mut dyn Any = &mut **kept;
         match kept.downcast_mut::<Kept<Weak<T>>>() {
             Some(kept) => kept.get(hash, |known| **known == *value, || Arc::clone(&value)),
             None => value,
@@ -75,6 +87,15 @@ impl Interner {
             Some(known) => Ok(known),
             None => Ok(self.pairs.add(hash, Arc::new(Pair::new(certificate, key)?))),
         }
+    }
+
+    /// Forgets all that nothing uses any more, and gives back the room: what a large load has made may be gone as a whole.
+    pub fn forget_dead(&mut self) {
+        self.strings.forget_dead();
+        self.templates.forget_dead();
+        self.regexes.forget_dead();
+        self.pairs.forget_dead();
+        self.values.values_mut().for_each(|kept| kept.forget_dead());
     }
 
     /// How many strings, values and expressions there are, dead ones included.
@@ -172,6 +193,16 @@ impl<H: Handle> Kept<H> {
         new
     }
 
+    fn forget_dead(&mut self) {
+        self.slots.retain(|_, slot| {
+            slot.retain(|handle| handle.is_alive());
+            !slot.is_empty()
+        });
+        self.slots.shrink_to_fit();
+        self.ring = self.slots.iter().flat_map(|(hash, slot)| std::iter::repeat_n(*hash, slot.len())).collect();
+        self.hand = 0;
+    }
+
     fn look_after_one(&mut self) {
         let Some(hash) = self.ring.get(self.hand) else {
             self.hand = 0;
@@ -225,5 +256,24 @@ mod tests {
             assert!(Arc::ptr_eq(text, &interner.string(text)));
         }
         assert_eq!(interner.strings.ring.len(), interner.strings.slots.values().map(SmallVec::len).sum::<usize>());
+    }
+
+    #[test]
+    fn what_is_dead_is_forgotten_at_once_when_asked_for() {
+        let mut interner = Interner::default();
+        let kept: Vec<_> = (0..100).map(|n| interner.string(&format!("kept{n}"))).collect();
+        let value = interner.value(Arc::new(7));
+        for n in 0..100_000 {
+            interner.value(Arc::new(n));
+        }
+        let dropped: Vec<_> = (0..100_000).map(|n| interner.string(&n.to_string())).collect();
+        drop(dropped);
+        assert!(interner.len() > 100_000);
+        interner.forget_dead();
+        assert_eq!(interner.len(), 100);
+        assert!(kept.iter().all(|text| Arc::ptr_eq(text, &interner.string(text))));
+        assert!(Arc::ptr_eq(&value, &interner.value(Arc::new(7))));
+        interner.string("one more");
+        assert_eq!(interner.len(), 101);
     }
 }

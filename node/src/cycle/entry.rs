@@ -250,8 +250,12 @@ impl Cycle {
         let file = match known.get(&sum).and_then(std::rc::Weak::upgrade) {
             Some(file) => file,
             None => {
-                known.retain(|_, file| file.strong_count() > 0);
                 let file = Rc::new(self.put(text)?);
+                // Those that have gone are looked for when the table would grow: that is never dear for long.
+                if known.len() == known.capacity() {
+                    known.retain(|_, file| file.strong_count() > 0);
+                    known.shrink_to(2 * known.len());
+                }
                 known.insert(sum, Rc::downgrade(&file));
                 file
             }

@@ -108,6 +108,7 @@ impl Master {
             Cycle::load(loaded)
         };
         let cycle = guarded(load).map_err(|refusal| refusal.to_string())?;
+        self.interner.forget_dead();
         let log = start::open_log(&self.options, &cycle.conf, &self.prefix)?;
         let count = cycle.conf.main.worker_processes.unwrap_or_else(crate::os::process::processors) as usize;
         let opened = self.sockets.open(&cycle.sockets(), count)?;

@@ -62,6 +62,7 @@ fn begin(options: Options) -> Result<i32, String> {
         return Ok(send(&prefix.join(&conf.main.pid), name.number()));
     }
     let cycle = Cycle::load(conf).map_err(|refusal| refusal.to_string())?;
+    interner.forget_dead();
     let log = open_log(&options, &cycle.conf, &prefix)?;
     let keep_stderr = options.error_log.as_deref() == Some(Path::new("stderr")) || has_stderr(&cycle.conf);
     let owner = owner(&cycle.conf)?;
