@@ -254,7 +254,8 @@ impl Cycle {
                 // Those that have gone are looked for when the table would grow: that is never dear for long.
                 if known.len() == known.capacity() {
                     known.retain(|_, file| file.strong_count() > 0);
-                    known.shrink_to(2 * known.len());
+                    let living = known.len();
+                    known.shrink_to(2 * living);
                 }
                 known.insert(sum, Rc::downgrade(&file));
                 file
