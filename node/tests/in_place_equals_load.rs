@@ -31,7 +31,9 @@ fn run(cycle: &Cycle, interner: &mut Interner, site: &mut Site, task: &Task, id:
     let after = site.after(task);
     let change = after.change(cycle, interner, task, id)?;
     let prepared = cycle.prepare(change)?;
-    cycle.commit(prepared);
+    drop(cycle.commit(prepared));
+    // Whoever reads what is no part of it any more finds something else.
+    cycle.region().sweep();
     *site = after;
     Ok(())
 }

@@ -2,10 +2,9 @@
 //! it, and does what the [`Round`] says until there is a verdict.
 
 mod file;
+mod publish;
 
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -25,10 +24,7 @@ use crate::dysvr::round::{Effect, Input, Round, Verdict};
 use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
-use crate::os::errno;
-use crate::os::sealed::Sealed;
 use crate::os::time::{monotonic, unix};
-use crate::os::zone::{MAX_MESSAGE, NotPublished};
 use crate::task::opened::OpenTaskFile;
 use crate::task::{Mode, TaskLine, WorkerTime};
 
@@ -231,53 +227,6 @@ impl Master {
         let begin = if light { Round::direct } else { Round::new };
         let round = begin(now, version, members.clone(), self.task_timeout());
         Ok(Begun::Published { made_of, prepared: Box::new((prepared, opened)), round, members })
-    }
-
-    /// Gives the room of records that are no part of the configuration any more to others, if nobody reads them: each worker
-    /// that follows has said that it does not. A worker that leaves does not follow, and a twin looks at what there was when
-    /// it was forked.
-    fn sweep(&self) {
-        let generation = self.generation;
-        let reads_on = self.workers.iter().any(|(_, worker)| worker.leaving && worker.generation == generation);
-        if !reads_on && !self.verify.is_looking() {
-            self.cycle.region().sweep();
-        }
-    }
-
-    /// Sends workers the log files that a change opens: they are not root any more. A worker that a file does not reach, or
-    /// that needs more of them, opens it itself or refuses the task for want of it.
-    fn hand_logs(&self, prepared: &Prepared, version: u64, members: &[SlotId]) {
-        // A channel holds some hundreds of messages, and what follows must find room.
-        const MOST: usize = 32;
-        for log in prepared.fresh_logs().into_iter().take(MOST) {
-            let Ok(file) = log.descriptor() else { continue };
-            let Ok(path) = Sealed::new(log.path().as_os_str().as_bytes()) else { continue };
-            for &slot in members {
-                self.workers.send_log(slot, version, &path, file.as_raw_fd());
-            }
-        }
-    }
-
-    /// Puts a message into the zone; one that is too large for it is given back sealed, to be sent.
-    fn publish(&self, message: &[u8]) -> Result<(u64, Option<Sealed>), Refusal> {
-        let fits = message.len() <= self.zone.capacity();
-        let text = (!fits).then(|| Sealed::new(message)).transpose().map_err(|error| {
-            Refusal::Wrong(format!("memory for the task's {} bytes: {}", message.len(), errno(&error)))
-        })?;
-        let trylock = self.cycle.http().is_some_and(|http| http.main.dysvr.trylock);
-        let published = self.zone.publish(message, trylock).map_err(|error| match error {
-            NotPublished::Taken => Refusal::Wrong("the mutex of dysvr_shm_zone is taken".into()),
-            NotPublished::TooLarge => {
-                Refusal::NeedsReload(format!("the task's {} bytes are more than {MAX_MESSAGE}", message.len()))
-            }
-        })?;
-        if published.anew {
-            log!(
-                Level::Alert,
-                "[dysvr] the mutex of dysvr_shm_zone was held by a worker that does not go on: made anew"
-            );
-        }
-        Ok((published.version, text))
     }
 
     /// Feeds the round, if there is one, and does what it says.

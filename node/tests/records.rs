@@ -1,0 +1,125 @@
+//! Records of vhosts and upstreams in the region: what leaves the configuration leaves no room behind, and what is
+//! compiled of a record outlives it.
+
+use std::path::PathBuf;
+
+use dysvr_conf::intern::Interner;
+use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::model::{ListenAddr, VsvcId};
+use dysvr_conf::source::Memory;
+use dysvr_node::cycle::{Cycle, Listener};
+use dysvr_node::dysvr::update::change_of;
+use dysvr_node::task::{Kind, TaskLine};
+use dysvr_proto::id::TaskId;
+
+const VHOSTS: u64 = 100;
+
+fn text(id: u64, port: u16, word: &str) -> String {
+    format!(
+        "upstream u{id} {{ server 10.0.0.1:{port}; }}\nserver {{ vsvc_id {id}; listen {port}; server_name v{id}.example;\n\
+         include shared.conf;\nlocation / {{ proxy_pass http://u{id}; add_header X-Word {word}; }} }}\n"
+    )
+}
+
+fn source() -> Memory {
+    let mut source = Memory::default();
+    source.insert("/c/nginx.conf", "events {} http { access_log off; include d/*.conf; server { listen 80; } }");
+    source.insert("/c/shared.conf", format!("location /shared {{ return 200 {}; }}\n", "shared".repeat(50)));
+    for id in 1..=VHOSTS {
+        source.insert(format!("/c/d/{id}.conf"), text(id, 80, "first"));
+    }
+    source
+}
+
+fn cycle(source: &mut Memory) -> Cycle {
+    let options =
+        LoadOptions { conf: "/c/nginx.conf".into(), prefix: "/tmp".into(), globals: String::new(), privileged: true };
+    Cycle::load(load(&options, source, &mut Interner::default()).unwrap()).unwrap()
+}
+
+/// One task; what it leaves is swept.
+fn change(cycle: &Cycle, source: &mut Memory, kind: Kind, id: u64, text: &str) {
+    let mut line = TaskLine::new(kind, TaskId(1), PathBuf::from("/run/dysvr_1.conf"));
+    line.vsvc_ids.push(id);
+    line.ups_ids.push(format!("u{id}"));
+    let includes = if kind == Kind::Delete { String::new() } else { format!("include d/{id}.conf;") };
+    source.insert(format!("/c/d/{id}.conf"), text);
+    source.insert(&line.conf, includes);
+    let change = change_of(&line, cycle, source, &mut Interner::default(), false).unwrap();
+    let prepared = cycle.prepare(change).unwrap();
+    assert!(prepared.is_light() || text.contains("listen 81"), "{text}");
+    drop(cycle.commit(prepared));
+    cycle.region().sweep();
+}
+
+fn words(cycle: &Cycle, listener: &Listener, host: &str) -> String {
+    let found = listener.find(cycle, host.as_bytes()).unwrap();
+    format!("{:?} {:?}", found.vhost.conf.locations, found.vhost.upstreams[0].get().conf.peers)
+}
+
+fn port(port: u16) -> ListenAddr {
+    ListenAddr::Inet(([0, 0, 0, 0], port).into())
+}
+
+#[test]
+fn updates_leave_no_room_behind() {
+    let mut source = source();
+    let cycle = cycle(&mut source);
+    let before = cycle.region().used();
+    for round in 0..20 {
+        for id in 1..=VHOSTS {
+            change(&cycle, &mut source, Kind::Modify, id, &text(id, 80, &format!("round{:04}", round * id)));
+        }
+        assert_eq!(cycle.region().retired(), 0);
+        let used = cycle.region().used();
+        assert!(used <= before + VHOSTS as usize * 64, "{before} bytes became {used}");
+    }
+    for id in 1..=VHOSTS {
+        change(&cycle, &mut source, Kind::Delete, id, "");
+    }
+    // The nameless vhost alone is left: neither those, nor the file that all included.
+    assert!(cycle.region().used() < 2000, "{}", cycle.region().used());
+    assert_eq!(cycle.digest(), cycle.counted_digest());
+}
+
+#[test]
+fn a_vhost_is_compiled_when_it_is_asked_for_and_as_it_is_then() {
+    let mut source = source();
+    let cycle = cycle(&mut source);
+    change(&cycle, &mut source, Kind::Modify, 7, &text(7, 80, "second"));
+    let listener = cycle.listener(&port(80)).unwrap();
+    let old = listener.find(&cycle, b"v7.example").unwrap().vhost;
+    assert!(words(&cycle, &listener, "v7.example").contains("second"));
+    assert!(words(&cycle, &listener, "v7.example").contains("shared"));
+    change(&cycle, &mut source, Kind::Modify, 7, &text(7, 80, "third"));
+    for id in 8..30 {
+        change(&cycle, &mut source, Kind::Modify, id, &text(id, 80, "overwritten"));
+    }
+    assert!(words(&cycle, &listener, "v7.example").contains("third"));
+    // Who has begun with it ends with it.
+    assert!(format!("{:?}", old.conf.locations).contains("second"));
+    assert_eq!(old.stamp.task_id, Some(1));
+    // A quarantine holds before it is compiled as well as after.
+    let entry = cycle.vhost(VsvcId(50)).unwrap();
+    entry.quarantine(true);
+    let vhost = listener.find(&cycle, b"v50.example").unwrap().vhost;
+    assert!(vhost.quarantined.get());
+    entry.quarantine(false);
+    assert!(!vhost.quarantined.get());
+}
+
+#[test]
+fn a_listener_that_has_closed_answers_as_it_did() {
+    let mut source = source();
+    let cycle = cycle(&mut source);
+    change(&cycle, &mut source, Kind::Modify, 3, &text(3, 81, "moved"));
+    let listener = cycle.listener(&port(81)).unwrap();
+    change(&cycle, &mut source, Kind::Modify, 3, &text(3, 80, "back"));
+    assert!(listener.is_closed());
+    // Others take the room of its record.
+    for id in 4..40 {
+        change(&cycle, &mut source, Kind::Modify, id, &text(id, 80, "overwritten"));
+    }
+    assert!(words(&cycle, &listener, "v3.example").contains("moved"));
+    assert!(words(&cycle, &listener, "v3.example").contains("shared"));
+}
