@@ -287,9 +287,8 @@ impl Master {
             };
             // Behind the point of no return: the workers do it anyway, and a master that died of it would take them along
             // where its supervisor ends what it leaves.
-            match catch_unwind(AssertUnwindSafe(commit)) {
-                Ok(()) => self.lift_quarantine(),
-                Err(_) => self.damage(),
+            if catch_unwind(AssertUnwindSafe(commit)).is_err() {
+                self.damage();
             }
         }
         let Some(running) = &mut self.tasks.running else { return };
@@ -363,6 +362,7 @@ impl Master {
         self.conclude(running.file, running.index, task);
         drop(running.over);
         if done {
+            self.lift_quarantine();
             self.sweep();
         }
     }
