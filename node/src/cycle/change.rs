@@ -237,7 +237,13 @@ impl Cycle {
 
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
-        let touched = self.digest_without(&prepared);
+        // What is more than there was is counted anew with all the rest at the end.
+        let many = prepared.new.len() >= MANY;
+        let whole = self.sum.get().is_none() || many && prepared.new.len() >= self.count.get();
+        let touched = if whole { None } else { self.digest_without(&prepared) };
+        if whole {
+            self.sum.set(None);
+        }
         self.commit_definitions(prepared.defined);
         self.commit_files(prepared.files);
         let mut listeners = self.listeners.borrow_mut();
@@ -270,8 +276,6 @@ impl Cycle {
         }
         self.count_exact(&prepared.addresses);
         vhosts.reserve(prepared.new.len());
-        // Each listener enters all its new vhosts at once.
-        let many = prepared.new.len() >= MANY || self.sum.get().is_none();
         let mut coming: FxHashMap<&ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
         let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
             format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
@@ -281,7 +285,8 @@ impl Cycle {
                 let addr = &listen.addr;
                 let Some(listener) = listeners.get(addr) else { continue };
                 listener.ssl.set(listen.ssl);
-                if many {
+                if many || whole {
+                    // Each listener enters all its new vhosts at once.
                     coming.entry(addr).or_default().push((vhost, listen.default_server));
                     continue;
                 }

@@ -167,23 +167,24 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     }
     // What goes is named and not held, but for what is added.
     let maps = fragment.maps.iter().map(|(_, map)| map.name.to_string());
-    check_names("maps", task, task.maps.iter().map(|name| name.to_ascii_lowercase()).collect(), maps.collect())?;
+    let said_maps = set(task.maps.iter().map(|name| name.to_ascii_lowercase()));
+    check_names("maps", task, &said_maps, &set(maps))?;
     let formats = fragment.formats.iter().map(|(_, format)| format.name.to_string());
-    check_names("formats", task, task.formats.iter().cloned().collect(), formats.collect())?;
+    check_names("formats", task, &set(task.formats.iter().cloned()), &set(formats))?;
     if let Some(vhost) = fragment.vhosts.iter().find(|vhost| vhost.vsvc_id.is_none()) {
         return wrong(format!("server without \"vsvc_id\" in {}", vhost.place));
     }
-    let vsvc_ids: BTreeSet<u64> = fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).map(|id| id.0).collect();
-    let ups_ids: BTreeSet<&str> = fragment.upstreams.iter().map(|upstream| &*upstream.name).collect();
-    let said_vsvc_ids: BTreeSet<u64> = task.vsvc_ids.iter().copied().collect();
-    let said_ups_ids: BTreeSet<&str> = task.ups_ids.iter().map(String::as_str).collect();
+    let vsvc_ids = set(fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).map(|id| id.0));
+    let ups_ids = set(fragment.upstreams.iter().map(|upstream| &*upstream.name));
+    let said_vsvc_ids = set(task.vsvc_ids.iter().copied());
+    let said_ups_ids = set(task.ups_ids.iter().map(String::as_str));
     let conf = task.conf.display();
     match task.kind {
         task::Kind::Delete if !vsvc_ids.is_empty() || !ups_ids.is_empty() => {
             wrong(format!("{conf} of a delete holds servers or upstreams"))
         }
         task::Kind::Delete => Ok(()),
-        task::Kind::Set if !vsvc_ids.is_subset(&said_vsvc_ids) => {
+        task::Kind::Set if !is_subset(&vsvc_ids, &said_vsvc_ids) => {
             wrong(format!("vsvc_ids={} but {conf} holds {}", list(&said_vsvc_ids), list(&vsvc_ids)))
         }
         task::Kind::Add | task::Kind::Modify if vsvc_ids != said_vsvc_ids => {
@@ -192,7 +193,7 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
         task::Kind::Add if ups_ids != said_ups_ids => {
             wrong(format!("ups_ids={} but {conf} holds {}", list(&said_ups_ids), list(&ups_ids)))
         }
-        task::Kind::Modify | task::Kind::Set if !ups_ids.is_subset(&said_ups_ids) => {
+        task::Kind::Modify | task::Kind::Set if !is_subset(&ups_ids, &said_ups_ids) => {
             wrong(format!("ups_ids={} but {conf} holds {}", list(&said_ups_ids), list(&ups_ids)))
         }
         _ => check_ports(task, fragment),
@@ -200,11 +201,11 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
 }
 
 /// The names of the line against those that the configuration holds.
-fn check_names(key: &str, task: &TaskLine, said: BTreeSet<String>, held: BTreeSet<String>) -> Result<(), Refusal> {
+fn check_names(key: &str, task: &TaskLine, said: &[String], held: &[String]) -> Result<(), Refusal> {
     let conf = task.conf.display();
     let right = match task.kind {
         task::Kind::Add => said == held,
-        task::Kind::Modify | task::Kind::Set => held.is_subset(&said),
+        task::Kind::Modify | task::Kind::Set => is_subset(held, said),
         task::Kind::Delete if !held.is_empty() => {
             return Err(Refusal::Wrong(format!("{conf} of a delete holds {key}")));
         }
@@ -212,7 +213,7 @@ fn check_names(key: &str, task: &TaskLine, said: BTreeSet<String>, held: BTreeSe
     };
     match right {
         true => Ok(()),
-        false => Err(Refusal::Wrong(format!("{key}={} but {conf} holds {}", list(&said), list(&held)))),
+        false => Err(Refusal::Wrong(format!("{key}={} but {conf} holds {}", list(said), list(held)))),
     }
 }
 
@@ -232,7 +233,19 @@ fn check_ports(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     }
 }
 
-fn list<T: ToString>(items: &BTreeSet<T>) -> String {
+/// Sorted, each once: there may be ten thousand.
+fn set<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+fn is_subset<T: Ord>(part: &[T], whole: &[T]) -> bool {
+    part.iter().all(|item| whole.binary_search(item).is_ok())
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
     if items.is_empty() {
         return "none".into();
     }
