@@ -161,11 +161,11 @@ impl Cycle {
                     pinned.push(vhost);
                 }
                 None => {
-                    let named = part.upstreams.iter().filter_map(|used| match used {
+                    let mut named = part.upstreams.iter().filter_map(|used| match used {
                         UpstreamRef::Implicit(_) => None,
                         UpstreamRef::Named(name) => Some(name),
                     });
-                    if let Some(name) = named.filter(|name| cells.find(self, name).is_none()).next() {
+                    if let Some(name) = named.find(|name| cells.find(self, name).is_none()) {
                         return Err(no_upstream(name, part));
                     }
                 }

@@ -72,6 +72,9 @@ impl Table {
     }
 }
 
+/// An expression by the place of its vhost in the source and its index there.
+type ByPlace = (Box<[u8]>, u16);
+
 /// An entry by its place in the source.
 #[derive(Debug)]
 struct InOrder(Rc<Entry>);
@@ -108,8 +111,7 @@ pub(super) struct Names {
     exact: Table,
     leading: Table,
     trailing: Table,
-    /// By the places of their vhosts and their indices there.
-    regexes: BTreeMap<(Box<[u8]>, u16), (Regex, Rc<Entry>)>,
+    regexes: BTreeMap<ByPlace, (Regex, Rc<Entry>)>,
     all: BTreeSet<InOrder>,
     explicit: Option<Rc<Entry>>,
     /// What [`Self::summed`] gives, kept up to date once it was asked for: a load, which fills the tables from nothing,

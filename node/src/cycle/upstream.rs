@@ -187,11 +187,14 @@ impl Coming {
     }
 }
 
+/// An upstream that is new, with what was read of it where that was just now.
+type Fresh = (Rc<UpstreamCell>, Option<Arc<model::Upstream>>);
+
 /// The upstreams of a change.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     /// By name in lower case.
-    fresh: FxHashMap<Arc<str>, (Rc<UpstreamCell>, Option<Arc<model::Upstream>>)>,
+    fresh: FxHashMap<Arc<str>, Fresh>,
     replaced: Vec<(Rc<UpstreamCell>, Coming)>,
     gone: FxHashSet<Arc<str>>,
     /// Where the records of those that come stand in the region, in the order of the change.

@@ -16,7 +16,7 @@ pub enum Message {
     /// A worker reads the task as the master has: the very bytes that the master has checked.
     Read {
         /// The task.
-        task: TaskLine,
+        task: Box<TaskLine>,
         /// Where the records of what it brings stand.
         placed: Placed,
         /// What its configuration was read from.
@@ -70,7 +70,7 @@ impl Message {
                 let task = tasks.pop().filter(|_| tasks.is_empty());
                 let task = task.ok_or_else(|| InvalidMessage("not one task".into()))?;
                 let sources = Sources::decode(sources).map_err(|error| InvalidMessage(error.to_string()))?;
-                Ok(Self::Read { task, placed: placed.into_owned(), sources })
+                Ok(Self::Read { task: Box::new(task), placed: placed.into_owned(), sources })
             }
         }
     }

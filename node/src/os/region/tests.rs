@@ -53,8 +53,8 @@ fn blobs_that_all_grow_by_a_little_leave_no_room_that_nobody_can_use() {
     let needed = blobs.len() as u32 * steps(700);
     assert!(before < top(&region) && top(&region) < needed + needed / 4, "{} of {needed}", top(&region));
     // And all of them once more: the holes have been used up.
-    for number in 0..blobs.len() {
-        blobs[number] = region.put(&[&[3; 700]]).unwrap();
+    for blob in &mut blobs {
+        *blob = region.put(&[&[3; 700]]).unwrap();
         region.sweep();
     }
     assert!(top(&region) < needed + needed / 4, "{} of {needed}", top(&region));
