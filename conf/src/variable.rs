@@ -19,7 +19,7 @@ pub enum Variable {
     Cookie(Arc<str>),
     /// `$1` … `$9`: a group of the last expression that matched.
     Capture(u8),
-    /// Set by this vhost (`set`, a named group): an index into [`crate::model::Vhost::variables`].
+    /// Set by this vhost (`set`, a named group): an index into [`crate::model::Outline::variables`].
     Slot(u16),
     /// The result of a `map`: an index into the maps of `http`.
     Map(u16),

@@ -140,7 +140,7 @@ pub struct Pass {
 /// Where a `proxy_pass` leads.
 #[derive(Debug)]
 pub enum Target {
-    /// An index into [`crate::model::Vhost::upstreams`].
+    /// An index into [`crate::model::Outline::upstreams`].
     Upstream(u16),
     /// A URL with variables: resolved for each request, to an `upstream {}` or an address. Its URI, if it has one,
     /// is passed as it is; else the request's URI is.
