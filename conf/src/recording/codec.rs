@@ -1,6 +1,6 @@
 //! The record as bytes, for shared memory. Numbers are little-endian; every length is checked against what is left.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
@@ -35,17 +35,12 @@ impl Sources {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         let all = [&self.files, &self.secrets].into_iter().flat_map(|table| &table.answers);
-        let content = all.map(|(path, text)| path.as_os_str().len() + text.as_ref().map_or(0, |text| text.len()) + 16);
+        let content = all.map(|(path, text)| path.len() + text.as_ref().map_or(0, |text| text.len()) + 16);
         let content: usize = content.sum();
         let mut out = Vec::with_capacity(content + 1024);
         out.push(VERSION);
         for table in [&self.files, &self.secrets] {
-            put_table(
-                &mut out,
-                table,
-                |out, path| put_bytes(out, path.as_os_str().as_bytes()),
-                |out, text| put_bytes(out, text),
-            );
+            put_table(&mut out, table, |out, path| put_bytes(out, path.as_bytes()), |out, text| put_bytes(out, text));
         }
         put_table(
             &mut out,
@@ -78,8 +73,8 @@ impl Sources {
             VERSION => {}
             other => return Err(InvalidSources::Version(other)),
         }
-        let files = input.table(Input::path, |input| input.bytes().map(Arc::from))?;
-        let secrets = input.table(Input::path, |input| input.bytes().map(Arc::from))?;
+        let files = input.table(Input::name, |input| input.bytes().map(Arc::from))?;
+        let secrets = input.table(Input::name, |input| input.bytes().map(Arc::from))?;
         let globs = input.table(Input::path, |input| input.list(Input::path))?;
         let hosts = input.table(Input::host, |input| input.list(Input::address))?;
         if !input.0.is_empty() {
@@ -144,8 +139,12 @@ impl<'b> Input<'b> {
         self.take(len)
     }
 
+    fn name(&mut self) -> Decoded<OsString> {
+        Ok(OsStr::from_bytes(self.bytes()?).to_owned())
+    }
+
     fn path(&mut self) -> Decoded<PathBuf> {
-        Ok(OsStr::from_bytes(self.bytes()?).to_owned().into())
+        Ok(self.name()?.into())
     }
 
     fn host(&mut self) -> Decoded<String> {
@@ -167,7 +166,7 @@ impl<'b> Input<'b> {
         (0..count).map(|_| item(self)).collect()
     }
 
-    fn table<K: Clone + Eq + Hash, V: Clone>(
+    fn table<K: Eq + Hash, V: Clone>(
         &mut self,
         mut key: impl FnMut(&mut Self) -> Decoded<K>,
         mut value: impl FnMut(&mut Self) -> Decoded<V>,
@@ -180,7 +179,7 @@ impl<'b> Input<'b> {
                 1 => Err(i32::from_le_bytes(self.word()?)),
                 _ => return Err(InvalidSources::Damaged),
             };
-            if table.index.contains_key(&key) {
+            if table.find(&key).is_some() {
                 return Err(InvalidSources::Damaged);
             }
             table.insert(key, answer);

@@ -3,13 +3,17 @@
 
 mod codec;
 
+use std::borrow::Borrow;
+use std::ffi::OsString;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 
 use crate::source::Source;
 
@@ -21,9 +25,9 @@ type Answer<T> = Result<T, i32>;
 /// All that was asked of a source and its answers.
 #[derive(Clone, Default)]
 pub struct Sources {
-    files: Table<PathBuf, Arc<[u8]>>,
+    files: Table<OsString, Arc<[u8]>>,
     /// Certificates and keys: they travel like any file, and are shown nowhere.
-    secrets: Table<PathBuf, Arc<[u8]>>,
+    secrets: Table<OsString, Arc<[u8]>>,
     globs: Table<PathBuf, Vec<PathBuf>>,
     hosts: Table<String, Vec<IpAddr>>,
 }
@@ -32,38 +36,51 @@ pub struct Sources {
 #[derive(Clone, Debug)]
 struct Table<K, V> {
     answers: Vec<(K, Answer<V>)>,
-    index: FxHashMap<K, usize>,
+    /// Where each stands, by the hash of its key.
+    index: HashTable<usize>,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { answers: Vec::new(), index: FxHashMap::default() }
+        Self { answers: Vec::new(), index: HashTable::new() }
     }
 }
 
-impl<K: Clone + Eq + std::hash::Hash, V: Clone> Table<K, V> {
+impl<K: Eq + Hash, V: Clone> Table<K, V> {
+    fn find<Q>(&self, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let is_it = |at: &usize| self.answers[*at].0.borrow() == key;
+        self.index.find(FxBuildHasher.hash_one(key), is_it).copied()
+    }
+
     fn get<Q>(&self, key: &Q) -> Option<io::Result<V>>
     where
-        K: std::borrow::Borrow<Q>,
-        Q: Eq + std::hash::Hash + ?Sized,
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
     {
-        let (_, answer) = &self.answers[*self.index.get(key)?];
+        let (_, answer) = &self.answers[self.find(key)?];
         Some(answer.clone().map_err(|code| match code {
             0 => io::Error::from(io::ErrorKind::NotFound),
             code => io::Error::from_raw_os_error(code),
         }))
     }
 
+    /// Adds what is not there.
     fn insert(&mut self, key: K, answer: Answer<V>) {
-        self.index.insert(key.clone(), self.answers.len());
+        let hash = FxBuildHasher.hash_one(&key);
         self.answers.push((key, answer));
+        let answers = &self.answers;
+        self.index.insert_unique(hash, answers.len() - 1, |at| FxBuildHasher.hash_one(&answers[*at].0));
     }
 
     /// The recorded answer, or the source's, recorded.
     fn ask<Q>(&mut self, key: &Q, ask: impl FnOnce() -> io::Result<V>) -> io::Result<V>
     where
-        K: std::borrow::Borrow<Q>,
-        Q: Eq + std::hash::Hash + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         if let Some(known) = self.get(key) {
             return known;
@@ -100,10 +117,20 @@ impl PartialEq for Sources {
     }
 }
 
+/// By all that was asked and answered.
+impl Hash for Sources {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.files.answers.hash(state);
+        self.secrets.answers.hash(state);
+        self.globs.answers.hash(state);
+        self.hosts.answers.hash(state);
+    }
+}
+
 impl Sources {
     /// The files that could be read, each once, in the order in which they were first read: what `-T` prints.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
-        self.files.answers.iter().filter_map(|(path, answer)| Some((&**path, &**answer.as_ref().ok()?)))
+        self.files.answers.iter().filter_map(|(path, answer)| Some((Path::new(path), &**answer.as_ref().ok()?)))
     }
 
     /// A source that gives the recorded answers and knows nothing else.
@@ -143,11 +170,11 @@ impl<S: Source> Recording<S> {
 
 impl<S: Source> Source for Recording<S> {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        self.sources.files.ask(path, || self.source.read(path))
+        self.sources.files.ask(path.as_os_str(), || self.source.read(path))
     }
 
     fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        self.sources.secrets.ask(path, || self.source.secret(path))
+        self.sources.secrets.ask(path.as_os_str(), || self.source.secret(path))
     }
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
@@ -173,11 +200,11 @@ fn unrecorded<T>() -> io::Result<T> {
 
 impl Source for Replay<'_> {
     fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        self.0.files.get(path).unwrap_or_else(unrecorded)
+        self.0.files.get(path.as_os_str()).unwrap_or_else(unrecorded)
     }
 
     fn secret(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        self.0.secrets.get(path).unwrap_or_else(unrecorded)
+        self.0.secrets.get(path.as_os_str()).unwrap_or_else(unrecorded)
     }
 
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {

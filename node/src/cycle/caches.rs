@@ -49,11 +49,17 @@ impl Caches {
 }
 
 impl Cycle {
-    /// The settings of a vhost's server level, as far as they are about TLS: one that is not pinned has those of `http`.
-    fn srv_of(&self, vhost: &Part) -> Option<Arc<SrvConf>> {
-        let own = vhost.read().map(|read| Arc::clone(&read.srv));
-        let compiled = || vhost.entry.compiled().filter(|_| vhost.entry.is_pinned());
-        own.or_else(|| Some(Arc::clone(&compiled()?.conf.srv))).or_else(|| Some(Arc::clone(&self.http()?.srv)))
+    /// The settings of the server level of vhosts, as far as they are about TLS: one that is not pinned has those of `http`,
+    /// which are left out when they share no cache.
+    fn srv_of(&self, vhosts: &[Part]) -> impl Iterator<Item = Arc<SrvConf>> {
+        let http = self.http().map(|http| Arc::clone(&http.srv)).filter(|srv| shared(srv).is_some());
+        vhosts.iter().filter_map(move |vhost| match vhost.entry.is_pinned() {
+            true => match vhost.read() {
+                Some(read) => Some(Arc::clone(&read.srv)),
+                None => Some(Arc::clone(&vhost.entry.compiled()?.conf.srv)),
+            },
+            false => http.clone(),
+        })
     }
 
     /// That no vhost of the change gives a cache another size than those who stay. (Among themselves they were checked
@@ -61,14 +67,14 @@ impl Cycle {
     pub(super) fn check_caches(&self, gone: &[Part], new: &[Part]) -> Result<(), Refusal> {
         let caches = self.caches.borrow();
         let mut leaving: FxHashMap<Arc<str>, usize> = FxHashMap::default();
-        for srv in gone.iter().filter_map(|vhost| self.srv_of(vhost)) {
+        for srv in self.srv_of(gone) {
             if let Some((name, _)) = shared(&srv) {
                 *leaving.entry(Arc::clone(name)).or_default() += 1;
             }
         }
-        for vhost in new {
-            if let Some(srv) = self.srv_of(vhost)
-                && let Some((name, bytes)) = shared(&srv)
+        for vhost in new.iter().filter(|vhost| vhost.entry.is_pinned()) {
+            if let Some(read) = vhost.read()
+                && let Some((name, bytes)) = shared(&read.srv)
                 && let Some((known, users)) = caches.0.get(name)
                 && *known != bytes
                 && *users > leaving.get(name).copied().unwrap_or_default()
@@ -84,7 +90,7 @@ impl Cycle {
 
     pub(super) fn commit_caches(&self, gone: &[Part], new: &[Part]) {
         let mut caches = self.caches.borrow_mut();
-        gone.iter().filter_map(|vhost| self.srv_of(vhost)).for_each(|srv| caches.leave(&srv));
-        new.iter().filter_map(|vhost| self.srv_of(vhost)).for_each(|srv| caches.enter(&srv));
+        self.srv_of(gone).for_each(|srv| caches.leave(&srv));
+        self.srv_of(new).for_each(|srv| caches.enter(&srv));
     }
 }

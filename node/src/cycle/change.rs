@@ -148,7 +148,8 @@ impl Cycle {
         let cells = self.prepare_upstreams(&change, &gone)?;
         let files = self.prepare_files(&change, &gone, &new, &cells)?;
         let addresses = self.prepare_addresses(&change, &gone, &new)?;
-        if change.kind != Kind::Load {
+        // What a load has checked itself, and a worker's master for it.
+        if change.kind != Kind::Load && change.placed.is_none() {
             self.check_ssl(&gone, &new)?;
             self.check_caches(&gone, &new)?;
         }

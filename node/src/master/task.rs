@@ -188,7 +188,7 @@ impl Master {
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
-        let (line, sources) = (task.to_string(), recording.into_sources().encode());
+        let (line, sources) = (task.to_string(), recording.into_sources());
         let made_of = Sum::of(Of::Text, (&line, &sources));
         let same = |last: Sum| last == made_of || planted(Bug::ContentsIgnored);
         if self.tasks.last.is_some_and(|(id, last)| id == task_id && same(last)) {
@@ -198,7 +198,7 @@ impl Master {
         let light = prepared.is_light();
         let message = match light {
             true => message::encode_light(prepared.delta()),
-            false => message::encode_read(&line, &prepared.delta().placed, &sources),
+            false => message::encode_read(&line, &prepared.delta().placed, &sources.encode()),
         };
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
