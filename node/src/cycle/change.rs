@@ -198,7 +198,7 @@ impl Cycle {
     /// The vhosts that come.
     fn incoming(&self, change: &Change) -> Result<Vec<Part>, Refusal> {
         let Some(placed) = &change.placed else {
-            return change.vhosts.iter().map(|vhost| self.coming(vhost, change.stamp)).collect();
+            return self.coming(&change.vhosts, change.stamp);
         };
         let read = |number: usize| change.vhosts.get(number);
         placed.vhosts.iter().enumerate().map(|(number, at)| self.placed(*at, read(number))).collect()

@@ -209,19 +209,66 @@ fn must_be_pinned(vhost: &model::Vhost, http: Option<&Http>) -> bool {
         || !logs::own_paths(vhost, http).is_empty()
 }
 
+/// The record of a vhost, if all of it is its own.
+fn write(vhost: &model::Vhost, http: Option<&Http>, stamp: Stamp) -> Option<Vec<u8>> {
+    if must_be_pinned(vhost, http) {
+        return Some(record::write(&vhost.outline, stamp, true, &[]));
+    }
+    let own = vhost.text.0.iter().map(|piece| match piece {
+        TextPiece::Own(own) => Some(Piece::Own(own)),
+        TextPiece::File(_) => None,
+    });
+    let pieces: Vec<Piece<'_>> = own.collect::<Option<_>>()?;
+    Some(record::write(&vhost.outline, stamp, false, &pieces))
+}
+
+/// Records that are written before any is put: what they take until then is taken once.
+pub(super) const AT_ONCE: usize = 4096;
+
+/// What becomes of each item; of many the second half is left to another thread, for which others wait: at a start, or in
+/// a large task.
+pub(super) fn in_two<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    /// Fewer are not worth a thread.
+    const MANY: usize = 1024;
+    let all = |items: &[T]| items.iter().map(&each).collect::<Vec<R>>();
+    if items.len() < MANY {
+        return all(items);
+    }
+    let (first, second) = items.split_at(items.len() / 2);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("dysvr-write".into());
+        let there = thread.spawn_scoped(scope, || all(second));
+        let mut done = all(first);
+        match there {
+            Ok(there) => done.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+            Err(_) => done.extend(all(second)),
+        }
+        done
+    })
+}
+
 impl Cycle {
-    /// The part that a vhost which was just read is of a change.
-    pub(super) fn coming(&self, vhost: &Arc<model::Vhost>, stamp: Stamp) -> Result<Part, Refusal> {
+    /// The parts that vhosts which were just read are of a change.
+    pub(super) fn coming(&self, vhosts: &[Arc<model::Vhost>], stamp: Stamp) -> Result<Vec<Part>, Refusal> {
         let http = self.http();
-        let pinned = must_be_pinned(vhost, http.as_deref());
-        let mut files = Vec::new();
-        let pieces: Result<Vec<Piece<'_>>, Refusal> = match pinned {
-            true => Ok(Vec::new()),
-            false => vhost.text.0.iter().map(|piece| self.piece(piece, &mut files)).collect(),
-        };
-        let bytes = record::write(&vhost.outline, stamp, pinned, &pieces?);
-        let blob = self.put(&bytes)?;
-        Ok(Part { entry: Rc::new(Entry::new(blob, files.into())), outline: Outlined::Read(Arc::clone(vhost)) })
+        let http = http.as_deref();
+        let mut parts = Vec::with_capacity(vhosts.len());
+        for some in vhosts.chunks(AT_ONCE) {
+            let written = in_two(some, |vhost| write(vhost, http, stamp));
+            for (vhost, written) in some.iter().zip(written) {
+                let mut files = Vec::new();
+                let bytes = match written {
+                    Some(bytes) => bytes,
+                    None => {
+                        let pieces = vhost.text.0.iter().map(|piece| self.piece(piece, &mut files));
+                        record::write(&vhost.outline, stamp, false, &pieces.collect::<Result<Vec<_>, _>>()?)
+                    }
+                };
+                let entry = Rc::new(Entry::new(self.put(&bytes)?, files.into()));
+                parts.push(Part { entry, outline: Outlined::Read(Arc::clone(vhost)) });
+            }
+        }
+        Ok(parts)
     }
 
     /// The same for one that the master has put into the region. `read`: what this process has read of it, which it must

@@ -86,7 +86,10 @@ pub(super) fn order_bytes(order: &OrderKey) -> Vec<u8> {
 /// The bytes of a vhost's record.
 pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece<'_>]) -> Vec<u8> {
     let order = order_bytes(&outline.order);
-    let mut bytes = vec![0; HEAD];
+    let text_length: usize = text.iter().map(|piece| if let Piece::Own(own) = piece { own.len() + 5 } else { 5 }).sum();
+    // Of most vhosts all else fits into that, paths and names included.
+    let mut bytes = Vec::with_capacity(text_length + 768);
+    bytes.resize(HEAD, 0);
     bytes[DIGEST..ID].copy_from_slice(&outline.digest.0);
     let mut flags = if pinned { PINNED } else { 0 };
     for (at, flag, number) in [
@@ -225,7 +228,8 @@ impl<'r> Record<'r> {
 
 /// The bytes of an upstream's record: digest, length of the name, name, the upstream.
 pub(super) fn write_upstream(upstream: &model::Upstream) -> Vec<u8> {
-    let mut bytes = upstream.digest.0.to_vec();
+    let mut bytes = Vec::with_capacity(384);
+    bytes.extend_from_slice(&upstream.digest.0);
     bytes.extend_from_slice(&(upstream.name.len() as u32).to_le_bytes());
     bytes.extend_from_slice(upstream.name.as_bytes());
     postcard::to_extend(upstream, bytes).unwrap_or_default()

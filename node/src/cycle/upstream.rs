@@ -16,7 +16,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::change::wrong;
 use super::digest::{Kind, Sum};
-use super::entry::Part;
+use super::entry::{AT_ONCE, Part, in_two};
 use super::record::{self, Damaged, UpstreamRecord};
 use super::{Change, Cycle, Refusal};
 use crate::http::upstream::State;
@@ -259,11 +259,13 @@ impl Cycle {
     /// The upstreams of a change with their records: those that were just read, or those that the master has put.
     fn coming_upstreams(&self, change: &Change) -> Result<Vec<Coming>, Refusal> {
         let Some(placed) = &change.placed else {
-            let read = change.upstreams.iter().map(|conf| {
-                let record = self.put(&record::write_upstream(conf))?;
-                Ok(Coming { record, read: Some(Arc::clone(conf)) })
-            });
-            return read.collect();
+            let mut read = Vec::with_capacity(change.upstreams.len());
+            for some in change.upstreams.chunks(AT_ONCE) {
+                for (conf, bytes) in some.iter().zip(in_two(some, |conf| record::write_upstream(conf))) {
+                    read.push(Coming { record: self.put(&bytes)?, read: Some(Arc::clone(conf)) });
+                }
+            }
+            return Ok(read);
         };
         let placed = placed.upstreams.iter().map(|&at| {
             let record = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;

@@ -22,12 +22,14 @@ use nix::sys::resource::{Resource, getrlimit};
 const MOST: usize = 16 << 30;
 /// Address space below which it is not worth to begin, bytes.
 const LEAST: usize = 64 << 20;
+/// The same where memory is not promised beyond what there is.
+const STRICT: usize = 512 << 20;
 /// The unit of places, bytes: with 32 bits they reach 64 GiB.
 const GRANULE: usize = 16;
 /// In front of each blob, bytes: its length, and its place inverted, which is how a blob's beginning is known.
 const HEAD: usize = size_of::<AtomicU64>();
-/// Bytes; the first page is left out, so that no blob has place 0.
-const PAGE: usize = 4096;
+/// Where blobs begin, bytes: no blob has place 0.
+const FIRST: usize = 4096;
 /// Room is given in multiples of it, bytes: a line of the cache.
 const STEP: usize = 64;
 /// Free runs of this length give their pages back, bytes: what is freed and taken again all the time is shorter.
@@ -37,6 +39,8 @@ const LONG: usize = 64 << 10;
 pub struct Region {
     base: NonNull<u8>,
     size: usize,
+    /// What the system takes back memory in, bytes.
+    page: usize,
     /// None where the right to write has been given up.
     ledger: RefCell<Option<Ledger>>,
 }
@@ -54,18 +58,16 @@ impl Region {
     /// A forked process must [`confine`](Self::confine) itself or leave the region alone, unless it takes the place of the
     /// one that forked it: two that write would write over each other's blobs.
     pub fn new() -> io::Result<Rc<Self>> {
-        // Where address space is rationed the rest of the process needs its part.
+        // Where address space is rationed the rest of the process needs its part, and where the system promises no more memory
+        // than it has, all of the reservation would count.
         let limit = getrlimit(Resource::RLIMIT_AS)?.0 / 16;
         let limit = usize::try_from(limit).unwrap_or(MOST).next_multiple_of(LEAST);
+        let strict = std::fs::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.starts_with(b"2"));
+        let limit = if strict { limit.min(STRICT) } else { limit };
         Self::reserve(limit.min(MOST), LEAST)
     }
 
     fn reserve(most: usize, least: usize) -> io::Result<Rc<Self>> {
-        // SAFETY: integers only.
-        if unsafe { libc::sysconf(libc::_SC_PAGESIZE) } != PAGE as libc::c_long {
-            // The system would take back more than a free run.
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "pages are not of 4 KiB"));
-        }
         let mut size = most;
         let base = loop {
             match map(size) {
@@ -73,8 +75,11 @@ impl Region {
                 base => break base?,
             }
         };
+        // SAFETY: integers only.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let ledger = Ledger::new((size / STEP) as u32);
-        Ok(Rc::new(Self { base, size, ledger: RefCell::new(Some(ledger)) }))
+        let page = usize::try_from(page).unwrap_or(FIRST);
+        Ok(Rc::new(Self { base, size, page, ledger: RefCell::new(Some(ledger)) }))
     }
 
     /// Gives up the right to write, in a forked process: from now on [`put`](Self::put) fails with `PermissionDenied`, and
@@ -116,7 +121,7 @@ impl Region {
     /// It must be dropped before the one that put it may [`sweep`](Self::sweep), and retires nothing itself.
     pub fn blob(self: &Rc<Self>, at: u32) -> Option<Blob> {
         let start = at as usize * GRANULE;
-        if !start.is_multiple_of(STEP) || !(PAGE..self.size).contains(&start) {
+        if !start.is_multiple_of(STEP) || !(FIRST..self.size).contains(&start) {
             return None;
         }
         let head = self.head(at).load(Ordering::Acquire);
@@ -135,7 +140,7 @@ impl Region {
             // Nothing stands here any more, should anybody ask.
             self.head(at).store(0, Ordering::Relaxed);
             let (start, end) = ledger.give(at, steps(length));
-            let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+            let (start, end) = (start.next_multiple_of(self.page), end / self.page * self.page);
             if start < end {
                 let pages = self.base.as_ptr().wrapping_add(start);
                 // SAFETY: whole pages of the mapping, in which only blobs have been that nobody reads any more. (If the
@@ -256,7 +261,7 @@ struct Ledger {
 
 impl Ledger {
     fn new(steps: u32) -> Self {
-        let first = (PAGE / STEP) as u32;
+        let first = (FIRST / STEP) as u32;
         let runs = Runs { by_start: BTreeMap::new(), by_length: BTreeSet::new(), top: first, end: steps };
         Self { runs, retired: Vec::new(), used: 0 }
     }

@@ -108,7 +108,7 @@ fn no_blob_stands_where_none_was_put() {
     for at in [0, 1, blob.at() - 4, blob.at() + 1, blob.at() + 2, blob.at() + 4, last, end, end + 4, u32::MAX - 3, !0] {
         assert!(region.blob(at).is_none(), "{at}");
     }
-    for (at, most) in [(blob.at(), region.size - PAGE - HEAD), (last, STEP - HEAD)] {
+    for (at, most) in [(blob.at(), region.size - FIRST - HEAD), (last, STEP - HEAD)] {
         let claim = |length: usize| region.head(at).store(u64::from(!at) << 32 | length as u64, Ordering::Relaxed);
         for length in [most + 1, u32::MAX as usize] {
             claim(length);
@@ -157,7 +157,7 @@ fn what_is_full_refuses_and_goes_on_after_a_sweep() {
         assert_eq!(fill().len(), count, "{length}");
     }
     let whole = region(1 << 20);
-    let bytes = vec![1; whole.size - PAGE - HEAD];
+    let bytes = vec![1; whole.size - FIRST - HEAD];
     assert!(whole.put(&[&bytes, b"x"]).is_err() && *whole.put(&[&bytes]).unwrap() == bytes);
     let absurd = vec![&bytes[..]; 5000];
     assert_eq!(whole.put(&absurd).unwrap_err().kind(), io::ErrorKind::OutOfMemory, "more than 4 GiB");
@@ -176,14 +176,14 @@ fn the_pages_of_a_large_blob_go_back_and_its_neighbours_stay() {
     assert!(region.blob(at).is_none() && *first == [1; 200_000] && *last == [3; 200_000]);
     drop((first, last));
     region.sweep();
-    assert_eq!((top(&region) as usize * STEP, region.used()), (PAGE, 0), "all runs are one again");
+    assert_eq!((top(&region) as usize * STEP, region.used()), (FIRST, 0), "all runs are one again");
 }
 
 #[test]
 fn less_address_space_is_taken_where_there_is_less() {
     let less = || {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let taken = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * PAGE as u64;
+        let taken = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096;
         let hard = getrlimit(Resource::RLIMIT_AS).unwrap().1;
         setrlimit(Resource::RLIMIT_AS, taken + (3 << 30), hard).unwrap();
         let region = Region::reserve(16 << 30, 64 << 20).unwrap();
