@@ -118,7 +118,9 @@ pub struct Outline {
     pub vsvc_id: Option<VsvcId>,
     /// Where its block begins.
     pub place: Place,
-    /// Its place in the fully expanded source: decides default server, first regex, first of equal names.
+    /// Its place in the fully expanded source: decides default server, first regex, first of equal names. Not serialized:
+    /// who keeps outlines keeps it in a form that can be compared as it stands.
+    #[serde(skip)]
     pub order: OrderKey,
     /// At least one (`listen` absent is `*:80`, or `*:8000` without root).
     pub listens: Box<[Listen]>,

@@ -161,6 +161,8 @@ impl Cycle {
                     part.entry.pin(Rc::clone(&vhost));
                     pinned.push(vhost);
                 }
+                // A load has found its upstreams itself.
+                None if change.kind == Kind::Load => {}
                 None => {
                     let mut named = part.upstreams.iter().filter_map(|used| match used {
                         UpstreamRef::Implicit(_) => None,
@@ -206,15 +208,15 @@ impl Cycle {
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
     fn gone(&self, change: &Change, new: &[Part]) -> Result<Vec<Part>, Refusal> {
+        if change.kind == Kind::Load {
+            return Ok(Vec::new()); // and that its ids are different ones
+        }
         let vhosts = self.vhosts.borrow();
         let mut seen: FxHashMap<VsvcId, &Part> = FxHashMap::default();
         seen.reserve(new.len());
         let mut gone = Vec::new();
         for vhost in new {
             let Some(id) = vhost.vsvc_id else {
-                if change.kind == Kind::Load {
-                    continue;
-                }
                 return Err(wrong(format!("server without \"vsvc_id\" in {}", vhost.place)));
             };
             if let Some(first) = seen.insert(id, vhost) {

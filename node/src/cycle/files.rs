@@ -99,6 +99,7 @@ impl Cycle {
                 }
             }
         }
+        moves.0.reserve(new.len());
         new.iter().for_each(|vhost| moves.count(&vhost.place, 1));
         cells.read().for_each(|upstream| moves.count(&upstream.place, 1));
         let maps = change.maps.iter().filter_map(|(_, map)| map.place.as_ref());

@@ -3,8 +3,11 @@
 //!
 //! What an index asks for often (order, names, identity) stands where it is found without reading the rest.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use dysvr_conf::digest::Digest;
-use dysvr_conf::model::{self, OrderKey, Outline, ServerName, VsvcId};
+use dysvr_conf::model::{self, OrderKey, OrderStep, Outline, ServerName, VsvcId};
 
 use super::Stamp;
 
@@ -81,6 +84,25 @@ pub(super) fn order_bytes(order: &OrderKey) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The place that [`order_bytes`] were made of.
+fn order_of(mut bytes: &[u8]) -> Option<OrderKey> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut steps = Vec::with_capacity(2);
+    while let Some((offset, rest)) = bytes.split_first_chunk::<4>() {
+        let (has_file, rest) = rest.split_first()?;
+        let (file, rest) = match has_file {
+            0 => (None, rest),
+            _ => {
+                let end = rest.iter().position(|byte| *byte == 0)?;
+                (Some(Path::new(OsStr::from_bytes(&rest[..end])).into()), &rest[end + 1..])
+            }
+        };
+        steps.push(OrderStep { offset: u32::from_be_bytes(*offset), file });
+        bytes = rest;
+    }
+    bytes.is_empty().then(|| OrderKey(steps.into()))
 }
 
 /// The bytes of a vhost's record.
@@ -200,7 +222,9 @@ impl<'r> Record<'r> {
 
     /// All that it is but its text.
     pub(super) fn outline(self) -> Result<Outline, Damaged> {
-        postcard::from_bytes(self.section(&[ORDER_LENGTH, NAMES_LENGTH], OUTLINE_LENGTH)).map_err(|_| Damaged)
+        let outline = postcard::from_bytes(self.section(&[ORDER_LENGTH, NAMES_LENGTH], OUTLINE_LENGTH));
+        let outline: Outline = outline.map_err(|_| Damaged)?;
+        Ok(Outline { order: order_of(self.order()).ok_or(Damaged)?, ..outline })
     }
 
     /// Its text.
@@ -265,10 +289,9 @@ impl<'r> UpstreamRecord<'r> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
-    use dysvr_conf::model::{OrderStep, UpstreamRef, Use};
+    use dysvr_conf::model::{UpstreamRef, Use};
     use dysvr_conf::problem::Place;
     use dysvr_conf::regex::Regex;
 
@@ -352,6 +375,7 @@ mod tests {
             key(&[(1, Some("a")), (70_000, None)]),
         ];
         for a in &keys {
+            assert_eq!(order_of(&order_bytes(a)).as_ref(), Some(a));
             for b in &keys {
                 assert_eq!(a.cmp(b), order_bytes(a).cmp(&order_bytes(b)), "{a:?} {b:?}");
             }
