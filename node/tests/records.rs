@@ -1,6 +1,8 @@
-//! Records of vhosts and upstreams in the region: what leaves the configuration leaves no room behind, and what is
-//! compiled of a record outlives it.
+//! Records of vhosts and upstreams in the region: what leaves the configuration leaves no room behind, what is compiled of
+//! a record outlives it, and a worker follows by records alone.
 
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use dysvr_conf::intern::Interner;
@@ -8,9 +10,14 @@ use dysvr_conf::load::{LoadOptions, load};
 use dysvr_conf::model::{ListenAddr, VsvcId};
 use dysvr_conf::source::Memory;
 use dysvr_node::cycle::{Cycle, Listener};
+use dysvr_node::dysvr::message::{self, Message};
 use dysvr_node::dysvr::update::change_of;
+use dysvr_node::os::fork::{Fork, fork};
+use dysvr_node::os::process::exit_now;
 use dysvr_node::task::{Kind, TaskLine};
 use dysvr_proto::id::TaskId;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 const VHOSTS: u64 = 100;
 
@@ -37,8 +44,8 @@ fn cycle(source: &mut Memory) -> Cycle {
     Cycle::load(load(&options, source, &mut Interner::default()).unwrap()).unwrap()
 }
 
-/// One task; what it leaves is swept.
-fn change(cycle: &Cycle, source: &mut Memory, kind: Kind, id: u64, text: &str) {
+/// One task; what it leaves is swept. Gives what workers are told of it, if that is all that they need.
+fn change(cycle: &Cycle, source: &mut Memory, kind: Kind, id: u64, text: &str) -> Option<Vec<u8>> {
     let mut line = TaskLine::new(kind, TaskId(1), PathBuf::from("/run/dysvr_1.conf"));
     line.vsvc_ids.push(id);
     line.ups_ids.push(format!("u{id}"));
@@ -48,8 +55,10 @@ fn change(cycle: &Cycle, source: &mut Memory, kind: Kind, id: u64, text: &str) {
     let change = change_of(&line, cycle, source, &mut Interner::default(), false).unwrap();
     let prepared = cycle.prepare(change).unwrap();
     assert!(prepared.is_light() || text.contains("listen 81"), "{text}");
+    let told = prepared.is_light().then(|| message::encode_light(prepared.delta()));
     drop(cycle.commit(prepared));
     cycle.region().sweep();
+    told
 }
 
 fn words(cycle: &Cycle, listener: &Listener, host: &str) -> String {
@@ -122,4 +131,73 @@ fn a_listener_that_has_closed_answers_as_it_did() {
     }
     assert!(words(&cycle, &listener, "v3.example").contains("moved"));
     assert!(words(&cycle, &listener, "v3.example").contains("shared"));
+}
+
+/// A worker forked from a master's process: does what it is told, one message after the other, then says whether `holds`.
+fn worker(cycle: &Cycle, holds: impl FnOnce(&Cycle) -> bool) -> (PipeWriter, PipeReader, Pid) {
+    let (told, tells) = std::io::pipe().unwrap();
+    let (done, says) = std::io::pipe().unwrap();
+    match fork().unwrap() {
+        Fork::Parent(pid) => (tells, done, Pid::from_raw(pid)),
+        Fork::Child => {
+            drop((tells, done));
+            let held = catch_unwind(AssertUnwindSafe(|| follow(cycle, told, says) && holds(cycle)));
+            exit_now(i32::from(!held.unwrap_or(false)))
+        }
+    }
+}
+
+fn follow(cycle: &Cycle, mut told: PipeReader, mut says: PipeWriter) -> bool {
+    cycle.region().confine().unwrap();
+    let mut length = [0; 4];
+    while told.read_exact(&mut length).is_ok() {
+        let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+        told.read_exact(&mut bytes).unwrap();
+        let Ok(Message::Light(delta)) = Message::decode(&bytes) else { return false };
+        drop(cycle.commit(cycle.prepare(delta.into()).unwrap()));
+        says.write_all(&cycle.digest().0.to_le_bytes()).unwrap();
+    }
+    cycle.digest() == cycle.counted_digest()
+}
+
+#[test]
+fn a_worker_follows_by_records_alone_and_what_has_closed_there_outlives_them() {
+    let mut source = source();
+    let cycle = cycle(&mut source);
+    change(&cycle, &mut source, Kind::Modify, 3, &text(3, 81, "moved"));
+    let closing = cycle.listener(&port(81)).unwrap();
+    let (mut tells, mut done, pid) = worker(&cycle, |cycle| {
+        let listener = cycle.listener(&port(80)).unwrap();
+        let closed = words(cycle, &closing, "v3.example");
+        assert!(closing.is_closed() && closed.contains("moved") && closed.contains("shared"), "{closed}");
+        assert!(words(cycle, &listener, "v3.example").contains("back"));
+        assert!(words(cycle, &listener, "v4.example").contains("overwritten"));
+        assert!(words(cycle, &listener, "v99.example").contains("first"));
+        // The first in the source has what nobody has.
+        listener.find(cycle, b"v40.example").unwrap().vhost.conf.vsvc_id == Some(VsvcId(1))
+    });
+    let mut follow = |told: Option<Vec<u8>>| {
+        let told = told.unwrap();
+        tells.write_all(&(told.len() as u32).to_le_bytes()).unwrap();
+        tells.write_all(&told).unwrap();
+        let mut digest = [0; 16];
+        done.read_exact(&mut digest).unwrap();
+        assert_eq!(u128::from_le_bytes(digest), cycle.digest().0, "the worker serves something else");
+    };
+    follow(change(&cycle, &mut source, Kind::Modify, 3, &text(3, 80, "back")));
+    // The master has no use for the closed listener: its record's room is what the next ones take.
+    drop(closing);
+    for id in 4..40 {
+        follow(change(&cycle, &mut source, Kind::Modify, id, &text(id, 80, "overwritten")));
+    }
+    follow(change(&cycle, &mut source, Kind::Delete, 40, ""));
+    // Small ones, until no hole is left.
+    for id in 201..240 {
+        let small = format!(
+            "upstream u{id} {{ server 10.0.0.1; }} server {{ vsvc_id {id}; listen 80; server_name v{id}; return 204; }}"
+        );
+        follow(change(&cycle, &mut source, Kind::Add, id, &small));
+    }
+    drop(tells);
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
 }

@@ -1,6 +1,5 @@
 //! What is changed in a cycle: checked as a whole first, then made so without a way to fail.
 
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::definitions::Defined;
 use super::entry::Part;
 use super::files::Moves;
 use super::upstream::Cells;
-use super::{Cycle, Listener, Stamp, UpstreamCell, Vhost, logs};
+use super::{Cycle, Listener, Stamp, Vhost};
 
 /// What a change does to the vhosts that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,9 +156,8 @@ impl Cycle {
         for part in &new {
             match part.read().filter(|_| part.entry.is_pinned()) {
                 Some(conf) => {
-                    let vhost = Rc::new(self.pinned(conf, change.stamp, &cells)?);
-                    part.entry.pin(Rc::clone(&vhost));
-                    pinned.push(vhost);
+                    let upstream = |name: &str| cells.find(self, name);
+                    pinned.push(part.entry.keep(self.run(Arc::clone(conf), change.stamp, upstream)?));
                 }
                 // A load has found its upstreams itself.
                 None if change.kind == Kind::Load => {}
@@ -179,22 +177,6 @@ impl Cycle {
         let Change { kind, stamp, removed, touched, .. } = change;
         let delta = Delta { kind, stamp, removed, touched, placed };
         Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files, delta })
-    }
-
-    /// A vhost that cannot wait for its first request.
-    fn pinned(&self, conf: &Arc<model::Vhost>, stamp: Stamp, cells: &Cells) -> Result<Vhost, Refusal> {
-        let upstreams = conf.upstreams.iter().map(|used| match used {
-            UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::implicit(upstream)),
-            UpstreamRef::Named(name) => cells.find(self, name).ok_or_else(|| no_upstream(name, conf)),
-        });
-        let upstreams = upstreams.collect::<Result<_, _>>()?;
-        let is_tls = conf.listens.iter().any(|listen| listen.ssl);
-        let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
-        let logs = match self.opens_logs {
-            true => logs::open(&logs::own_paths(conf, self.http().as_deref()))?,
-            false => Box::default(),
-        };
-        Ok(Vhost { conf: Arc::clone(conf), upstreams, logs, tls, stamp, quarantined: Cell::default() })
     }
 
     /// The vhosts that come.
@@ -358,7 +340,7 @@ impl Committed {
     }
 }
 
-fn no_upstream(name: &str, vhost: &Outline) -> Refusal {
+pub(super) fn no_upstream(name: &str, vhost: &Outline) -> Refusal {
     wrong(format!("host not found in upstream \"{name}\" in {}", vhost.place))
 }
 

@@ -14,10 +14,12 @@ use dysvr_conf::load::{Running, load_vhost};
 use dysvr_conf::model::{self, Http, ListenAddr, Outline, TextPiece, UpstreamRef, VsvcId};
 use dysvr_conf::problem::Place;
 
-use super::change::wrong;
+use super::change::{no_upstream, wrong};
 use super::digest::{Kind, Sum};
 use super::record::{self, Damaged, Piece, Record};
+use super::two::in_two;
 use super::{Cycle, Refusal, Stamp, UpstreamCell, Vhost, logs};
+use crate::dysvr::update::guarded;
 use crate::log::Level;
 use crate::os::region::Blob;
 use crate::os::zone::TASK;
@@ -153,8 +155,12 @@ impl Entry {
         self.vhost.borrow().clone()
     }
 
-    pub(super) fn pin(&self, vhost: Rc<Vhost>) {
-        self.vhost.replace(Some(vhost));
+    /// Keeps what was compiled of it, until it is replaced.
+    pub(super) fn keep(&self, vhost: Vhost) -> Rc<Vhost> {
+        vhost.quarantined.set(self.quarantined.get());
+        let vhost = Rc::new(vhost);
+        self.vhost.replace(Some(Rc::clone(&vhost)));
+        vhost
     }
 
     /// Copies what is shared of it: it will outlive its record.
@@ -222,51 +228,23 @@ fn write(vhost: &model::Vhost, http: Option<&Http>, stamp: Stamp) -> Option<Vec<
     Some(record::write(&vhost.outline, stamp, false, &pieces))
 }
 
-/// Records that are written before any is put: what they take until then is taken once.
-pub(super) const AT_ONCE: usize = 4096;
-
-/// What becomes of each item; of many the second half is left to another thread, for which others wait: at a start, or in
-/// a large task.
-pub(super) fn in_two<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    /// Fewer are not worth a thread.
-    const MANY: usize = 1024;
-    let all = |items: &[T]| items.iter().map(&each).collect::<Vec<R>>();
-    if items.len() < MANY {
-        return all(items);
-    }
-    let (first, second) = items.split_at(items.len() / 2);
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("dysvr-write".into());
-        let there = thread.spawn_scoped(scope, || all(second));
-        let mut done = all(first);
-        match there {
-            Ok(there) => done.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-            Err(_) => done.extend(all(second)),
-        }
-        done
-    })
-}
-
 impl Cycle {
     /// The parts that vhosts which were just read are of a change.
     pub(super) fn coming(&self, vhosts: &[Arc<model::Vhost>], stamp: Stamp) -> Result<Vec<Part>, Refusal> {
         let http = self.http();
         let http = http.as_deref();
         let mut parts = Vec::with_capacity(vhosts.len());
-        for some in vhosts.chunks(AT_ONCE) {
-            let written = in_two(some, |vhost| write(vhost, http, stamp));
-            for (vhost, written) in some.iter().zip(written) {
-                let mut files = Vec::new();
-                let bytes = match written {
-                    Some(bytes) => bytes,
-                    None => {
-                        let pieces = vhost.text.0.iter().map(|piece| self.piece(piece, &mut files));
-                        record::write(&vhost.outline, stamp, false, &pieces.collect::<Result<Vec<_>, _>>()?)
-                    }
-                };
-                let entry = Rc::new(Entry::new(self.put(&bytes)?, files.into()));
-                parts.push(Part { entry, outline: Outlined::Read(Arc::clone(vhost)) });
-            }
+        for (vhost, written) in in_two(vhosts, |vhost| write(vhost, http, stamp)) {
+            let mut files = Vec::new();
+            let bytes = match written {
+                Some(bytes) => bytes,
+                None => {
+                    let pieces = vhost.text.0.iter().map(|piece| self.piece(piece, &mut files));
+                    record::write(&vhost.outline, stamp, false, &pieces.collect::<Result<Vec<_>, _>>()?)
+                }
+            };
+            let entry = Rc::new(Entry::new(self.put(&bytes)?, files.into()));
+            parts.push(Part { entry, outline: Outlined::Read(Arc::clone(vhost)) });
         }
         Ok(parts)
     }
@@ -323,11 +301,8 @@ impl Cycle {
         if let Some(vhost) = entry.compiled() {
             return Some(vhost);
         }
-        match crate::dysvr::update::guarded(|| self.compiled(entry)) {
-            Ok(vhost) => {
-                entry.pin(Rc::clone(&vhost));
-                Some(vhost)
-            }
+        match guarded(|| self.compiled(entry)) {
+            Ok(vhost) => Some(entry.keep(vhost)),
             Err(error) => {
                 log!(Level::Alert, "[dysvr] vhost {:?} cannot be compiled: {error}", entry.id());
                 None
@@ -335,25 +310,34 @@ impl Cycle {
         }
     }
 
-    fn compiled(&self, entry: &Entry) -> Result<Rc<Vhost>, Refusal> {
+    fn compiled(&self, entry: &Entry) -> Result<Vhost, Refusal> {
         let http = self.http().ok_or_else(|| wrong("no http block".into()))?;
         let known = |name: &str| Some(self.upstream(name)?.name());
         let mut interner = self.interner.borrow_mut();
         let conf = load_vhost(&Running::new(&http, &known), entry.outline()?, entry.text(), &mut interner)
             .map_err(|problems| wrong(problems.to_string()))?;
-        let conf = Arc::new(conf);
+        self.run(Arc::new(conf), entry.stamp(), |name| self.upstream(name))
+    }
+
+    /// A vhost with all that its requests need; `upstream` gives the cell of a name.
+    pub(super) fn run(
+        &self,
+        conf: Arc<model::Vhost>,
+        stamp: Stamp,
+        upstream: impl Fn(&str) -> Option<Rc<UpstreamCell>>,
+    ) -> Result<Vhost, Refusal> {
         let upstreams = conf.upstreams.iter().map(|used| match used {
             UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::implicit(upstream)),
-            UpstreamRef::Named(name) => self.upstream(name).ok_or_else(|| wrong(format!("no upstream \"{name}\""))),
+            UpstreamRef::Named(name) => upstream(name).ok_or_else(|| no_upstream(name, &conf)),
         });
-        Ok(Rc::new(Vhost {
-            upstreams: upstreams.collect::<Result<_, _>>()?,
-            conf,
-            logs: Box::default(),
-            tls: None,
-            stamp: entry.stamp(),
-            quarantined: Cell::new(entry.quarantined.get()),
-        }))
+        let upstreams = upstreams.collect::<Result<_, _>>()?;
+        let is_tls = conf.listens.iter().any(|listen| listen.ssl);
+        let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
+        let logs = match self.opens_logs {
+            true => logs::open(&logs::own_paths(&conf, self.http().as_deref()))?,
+            false => Box::default(),
+        };
+        Ok(Vhost { conf, upstreams, logs, tls, stamp, quarantined: Cell::default() })
     }
 }
 

@@ -17,6 +17,7 @@ mod logs;
 mod names;
 mod record;
 mod ssl;
+mod two;
 mod upstream;
 
 use std::cell::{Cell, RefCell};

@@ -16,8 +16,9 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::change::wrong;
 use super::digest::{Kind, Sum};
-use super::entry::{AT_ONCE, Part, in_two};
+use super::entry::Part;
 use super::record::{self, Damaged, UpstreamRecord};
+use super::two::in_two;
 use super::{Change, Cycle, Refusal};
 use crate::http::upstream::State;
 use crate::log::Level;
@@ -260,10 +261,8 @@ impl Cycle {
     fn coming_upstreams(&self, change: &Change) -> Result<Vec<Coming>, Refusal> {
         let Some(placed) = &change.placed else {
             let mut read = Vec::with_capacity(change.upstreams.len());
-            for some in change.upstreams.chunks(AT_ONCE) {
-                for (conf, bytes) in some.iter().zip(in_two(some, |conf| record::write_upstream(conf))) {
-                    read.push(Coming { record: self.put(&bytes)?, read: Some(Arc::clone(conf)) });
-                }
+            for (conf, bytes) in in_two(&change.upstreams, |conf| record::write_upstream(conf)) {
+                read.push(Coming { record: self.put(&bytes)?, read: Some(Arc::clone(conf)) });
             }
             return Ok(read);
         };
