@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::corpus::{Vhost, WHO};
-use super::driver::Driver;
+use super::driver::{Driver, Ran};
 use super::goals::Goal;
 use super::part::Part;
 use super::plot::{Panel, Shape};
@@ -21,6 +21,8 @@ use crate::wait;
 
 /// No start takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Between one thing and the next.
+const PAUSE: Duration = Duration::from_millis(300);
 /// Requests a second beside the task: enough to meet every stall.
 const REQUESTS: f64 = 1000.0;
 /// Its workers may take their time: what is measured is how much they take.
@@ -41,7 +43,7 @@ pub struct Figures {
     pub failed: u64,
 }
 
-/// Measures `rounds` rounds.
+/// Measures `rounds` rounds: the task and the start with nothing beside them, then the task again with other traffic.
 ///
 /// # Errors
 /// When the task fails.
@@ -49,40 +51,67 @@ pub fn measure(vhosts: usize, rounds: usize) -> Result<Figures> {
     let bar = progress(format!("{vhosts} vhosts in one task"), rounds as u64);
     let mut all = Figures { vhosts, task_ms: Vec::new(), start_ms: Vec::new(), stall_ms: Vec::new(), failed: 0 };
     for round in 0..rounds {
-        let bed = Bed::start(Peer::Dysvr, 0, HTTP)?;
-        let many: Vec<Vhost> = (0..vhosts).map(|number| Vhost::first(Bed::next(0) + number)).collect();
-        for vhost in &many {
-            vhost.write(Peer::Dysvr, &bed.proxy.prefix)?;
-        }
-        let files: Vec<String> = many.iter().map(Vhost::file).collect();
-        let ids: Vec<u64> = many.iter().map(Vhost::vsvc_id).collect();
-        let names: Vec<String> = many.iter().map(Vhost::ups_id).collect();
-        let upstreams: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut driver = Driver::new(&bed.proxy)?;
-        let (ran, seen) = bed.traffic(REQUESTS, round as u64, || {
-            // Traffic is to run before it is disturbed, and to be seen to run again.
-            std::thread::sleep(Duration::from_millis(300));
-            let ran = driver.run(&bed.proxy.prefix, Kind::Add, &files, &ids, &upstreams).context("the task")?;
-            std::thread::sleep(Duration::from_millis(300));
-            Ok(ran)
-        })?;
-        all.task_ms.push(ran.ms());
-        all.stall_ms.push(seen.longest);
-        all.failed += seen.violations;
-        let last = many.last().copied().unwrap_or(Vhost::first(0));
-        served(&bed.proxy, &last)?;
+        let task = Task::new(vhosts)?;
+        std::thread::sleep(PAUSE);
+        all.task_ms.push(task.run()?.ms());
+        served(&task.bed.proxy, &task.last())?;
 
-        let prefix = bed.proxy.into_prefix();
+        let last = task.last();
+        let prefix = task.bed.proxy.into_prefix();
+        std::thread::sleep(PAUSE);
         let begin = Instant::now();
         let proxy = Proxy::start_from(&Peer::Dysvr.binary()?, prefix)?;
         wait::until("two workers", LIMIT, || proxy.workers().len() == 2)?;
         client::pin_every_worker(proxy.prefix.addr(), &last.name(), &proxy.workers(), LIMIT)?;
         all.start_ms.push(begin.elapsed().as_secs_f64() * 1e3);
         served(&proxy, &last)?;
+        drop(proxy);
+
+        let task = Task::new(vhosts)?;
+        let (_, seen) = task.bed.traffic(REQUESTS, round as u64, || {
+            // Traffic is to run before it is disturbed, and to be seen to run again.
+            std::thread::sleep(PAUSE);
+            task.run()?;
+            std::thread::sleep(PAUSE);
+            Ok(())
+        })?;
+        all.stall_ms.push(seen.longest);
+        all.failed += seen.violations;
+        served(&task.bed.proxy, &task.last())?;
         bar.inc(1);
     }
     bar.finish();
     Ok(all)
+}
+
+/// A proxy, and a task that is ready to be given to it.
+struct Task {
+    bed: Bed,
+    many: Vec<Vhost>,
+}
+
+impl Task {
+    fn new(vhosts: usize) -> Result<Self> {
+        let bed = Bed::start(Peer::Dysvr, 0, HTTP)?;
+        let many: Vec<Vhost> = (0..vhosts).map(|number| Vhost::first(Bed::next(0) + number)).collect();
+        for vhost in &many {
+            vhost.write(Peer::Dysvr, &bed.proxy.prefix)?;
+        }
+        Ok(Self { bed, many })
+    }
+
+    fn last(&self) -> Vhost {
+        self.many.last().copied().unwrap_or(Vhost::first(0))
+    }
+
+    fn run(&self) -> Result<Ran> {
+        let files: Vec<String> = self.many.iter().map(Vhost::file).collect();
+        let ids: Vec<u64> = self.many.iter().map(Vhost::vsvc_id).collect();
+        let names: Vec<String> = self.many.iter().map(Vhost::ups_id).collect();
+        let upstreams: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut driver = Driver::new(&self.bed.proxy)?;
+        driver.run(&self.bed.proxy.prefix, Kind::Add, &files, &ids, &upstreams).context("the task")
+    }
 }
 
 fn served(proxy: &Proxy, vhost: &Vhost) -> Result<()> {

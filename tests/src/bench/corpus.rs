@@ -55,15 +55,16 @@ impl Vhost {
         format!("ups_{}", self.number)
     }
 
-    /// What it answers at [`WHO`].
+    /// What it answers at [`WHO`]. All revisions are equally long: who looks at memory over many of them is to see what they
+    /// leave behind, not longer texts.
     pub fn who(&self) -> String {
-        format!("{} r{}", self.name(), self.revision)
+        format!("{} r{:07}", self.name(), self.revision)
     }
 
     /// The address of its upstream's peer, which follows the revision. Nobody asks these upstreams for anything.
     pub fn peer(&self) -> String {
         let (high, low) = (self.number / 250 % 250, self.number % 250 + 1);
-        format!("127.{}.{high}.{low}:8080", 1 + self.revision % 250)
+        format!("127.{}.{high}.{low}:8080", 100 + self.revision % 150)
     }
 
     /// Its text.
