@@ -68,6 +68,12 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
         }))
     }
 
+    fn reserve(&mut self, more: usize) {
+        self.answers.reserve(more);
+        let answers = &self.answers;
+        self.index.reserve(more, |at| FxBuildHasher.hash_one(&answers[*at].0));
+    }
+
     /// Adds what is not there.
     fn insert(&mut self, key: K, answer: Answer<V>) {
         let hash = FxBuildHasher.hash_one(&key);
@@ -182,6 +188,7 @@ impl<S: Source> Source for Recording<S> {
     }
 
     fn expect(&mut self, paths: Vec<PathBuf>) {
+        self.sources.files.reserve(paths.len());
         self.source.expect(paths);
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use dysvr_conf::recording::Recording;
+use dysvr_conf::recording::{Recording, Sources};
 use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
@@ -40,11 +40,24 @@ pub struct Tasks {
     last: Option<(u64, Sum)>,
 }
 
+/// What a task was read from. It is summed up only when that is asked for, or when nobody waits any more.
+#[derive(Debug)]
+struct MadeOf {
+    line: String,
+    sources: Sources,
+}
+
+impl MadeOf {
+    fn sum(&self) -> Sum {
+        Sum::of(Of::Text, (&self.line, &self.sources))
+    }
+}
+
 /// What has become of a task that was read.
 #[allow(clippy::large_enum_variant, reason = "it is moved once and kept nowhere")]
 enum Begun {
     /// It stands in the zone, and the workers have been told to prepare it if they must.
-    Published { made_of: Sum, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
+    Published { made_of: Box<MadeOf>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
     /// It is the one that was done last.
     Before,
 }
@@ -55,7 +68,7 @@ struct Running {
     file: OpenTaskFile,
     /// Which line of the file.
     index: usize,
-    made_of: Sum,
+    made_of: Box<MadeOf>,
     round: Round,
     /// Until the commit.
     prepared: Option<Box<(Prepared, Opened)>>,
@@ -188,9 +201,8 @@ impl Master {
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
-        let (line, sources) = (task.to_string(), recording.into_sources());
-        let made_of = Sum::of(Of::Text, (&line, &sources));
-        let same = |last: Sum| last == made_of || planted(Bug::ContentsIgnored);
+        let made_of = Box::new(MadeOf { line: task.to_string(), sources: recording.into_sources() });
+        let same = |last: Sum| last == made_of.sum() || planted(Bug::ContentsIgnored);
         if self.tasks.last.is_some_and(|(id, last)| id == task_id && same(last)) {
             return Ok(Begun::Before);
         }
@@ -198,7 +210,7 @@ impl Master {
         let light = prepared.is_light();
         let message = match light {
             true => message::encode_light(prepared.delta()),
-            false => message::encode_read(&line, &prepared.delta().placed, &sources.encode()),
+            false => message::encode_read(&made_of.line, &prepared.delta().placed, &made_of.sources.encode()),
         };
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
@@ -351,7 +363,6 @@ impl Master {
             Verdict::Done => {
                 task.set_status(Status::Done);
                 log!(Level::Notice, "[dysvr] task_id {id} done version: {version}");
-                self.tasks.last = Some((id.0, running.made_of));
             }
             Verdict::Failed(reason) => {
                 log!(Level::Error, "[dysvr] task_id {id} failed: {reason}");
@@ -362,6 +373,7 @@ impl Master {
         self.conclude(running.file, running.index, task);
         drop(running.over);
         if done {
+            self.tasks.last = Some((id.0, running.made_of.sum()));
             self.lift_quarantine();
             self.sweep();
         }

@@ -1,11 +1,12 @@
 //! One task: what a line of the task file says, and the line that says it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dysvr_proto::id::{Revision, TaskId};
 use dysvr_proto::status::{self, Status};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::word;
 
@@ -359,8 +360,9 @@ fn list<T: PartialEq>(
     item: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
     let Some(value) = value else { return Ok(Vec::new()) };
-    let mut seen = std::collections::HashSet::new();
-    let mut items = Vec::new();
+    let count = value.bytes().filter(|byte| *byte == b',').count() + 1;
+    let mut seen = FxHashSet::with_capacity_and_hasher(count, FxBuildHasher);
+    let mut items = Vec::with_capacity(count);
     for text in value.split(',') {
         if text.is_empty() {
             return Err(format!("{} has an empty item (an empty list is written by leaving the key out)", key.name()));
@@ -373,8 +375,14 @@ fn list<T: PartialEq>(
     Ok(items)
 }
 
-fn joined<T: ToString>(items: &[T]) -> Option<String> {
-    (!items.is_empty()).then(|| items.iter().map(T::to_string).collect::<Vec<_>>().join(","))
+fn joined<T: fmt::Display>(items: &[T]) -> Option<String> {
+    let (first, others) = items.split_first()?;
+    let mut text = first.to_string();
+    for item in others {
+        // Into a string nothing but memory can fail.
+        let _ = write!(text, ",{item}");
+    }
+    Some(text)
 }
 
 fn mode(text: &str) -> Result<Mode, String> {

@@ -6,6 +6,7 @@
 //! what makes a line longer than it was (a reason, the times behind a line that is not the last) takes a whole new file;
 //! that one replaces the file that was read and no other.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -80,6 +81,8 @@ struct Line {
     at: Range<usize>,
     /// `task` says more than stands there.
     pending: bool,
+    /// Where its status letter stands in it, once that was looked for.
+    letter: Cell<Option<usize>>,
 }
 
 /// A task file that was read and understood.
@@ -94,7 +97,10 @@ impl OpenTaskFile {
     pub fn parse(held: Held) -> Result<Self, (TaskFileError, Held)> {
         match TaskFile::parse_placed(&held.bytes) {
             Ok(tasks) => {
-                let lines = tasks.into_iter().map(|(task, at)| Line { task, at, pending: false }).collect();
+                let lines = tasks
+                    .into_iter()
+                    .map(|(task, at)| Line { task, at, pending: false, letter: Cell::default() })
+                    .collect();
                 Ok(Self { held, lines })
             }
             Err(error) => Err((error, held)),
@@ -188,8 +194,9 @@ impl OpenTaskFile {
         if !self.held.writable || line.pending {
             return None;
         }
-        let text = std::str::from_utf8(&self.held.bytes[line.at.clone()]).ok()?;
-        Some(line.at.start + letter(text)?)
+        let known = line.letter.get().or_else(|| letter(std::str::from_utf8(&self.held.bytes[line.at.clone()]).ok()?));
+        line.letter.set(known);
+        Some(line.at.start + known?)
     }
 
     /// What has to be appended to the file so that its last line says what `task` says; and where.
@@ -236,6 +243,7 @@ impl OpenTaskFile {
         self.held.replace(bytes)?;
         for (line, at) in self.lines.iter_mut().zip(places) {
             (line.at, line.pending) = (at, false);
+            line.letter.take();
         }
         Ok(())
     }
