@@ -16,6 +16,7 @@ use crate::dysvr::update::guarded;
 use crate::log::{self, Level};
 use crate::os::channel::Command;
 use crate::os::errno;
+use crate::os::memory;
 use crate::os::time::monotonic;
 use crate::task::Mode;
 use crate::task::opened::{Held, NotWritten, OpenTaskFile};
@@ -84,7 +85,9 @@ impl Master {
         self.close_task_file();
         self.verify_disturbed(self.reload.began);
         self.reload.asked = self.reload_tasks();
-        match self.load_anew() {
+        let loaded = self.load_anew();
+        memory::give_back();
+        match loaded {
             Ok(()) => {}
             Err(error) => {
                 log!(Level::Emerg, "{error}");

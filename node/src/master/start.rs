@@ -185,6 +185,7 @@ fn load_from(
     interner: &mut Interner,
     source: &mut dyn Source,
 ) -> Result<Config, String> {
+    memory::give_back_at_once();
     load_conf(&load_options(options, prefix), source, interner)
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
 }
