@@ -18,15 +18,15 @@ use crate::path_bytes;
 use crate::problem::{Place, Problem};
 use crate::regex::Regex;
 
-/// A whole configuration.
+/// A whole configuration, with what its load has [kept](crate::load::Keep) of vhosts and upstreams.
 #[derive(Debug)]
-pub struct Config {
+pub struct Config<V = Arc<Vhost>, U = Arc<Upstream>> {
     /// The directives outside every block.
     pub main: Main,
     /// `events {}`.
     pub events: Events,
     /// `http {}`, if there is one.
-    pub http: Option<Http>,
+    pub http: Option<Http<V, U>>,
     /// What nginx says at `warn` (a duplicate extension, a conflicting name …).
     pub warnings: Vec<Problem>,
     /// All that stands outside vhosts, upstreams, maps and log formats, includes expanded, one directive on a line: equal
@@ -34,9 +34,25 @@ pub struct Config {
     pub outside: Box<str>,
 }
 
+impl<V, U> Config<V, U> {
+    /// Vhosts and upstreams, and all else.
+    pub fn split(self) -> (Config, Vec<V>, Vec<U>) {
+        let Self { main, events, http, warnings, outside } = self;
+        let (http, vhosts, upstreams) = match http {
+            None => (None, Vec::new(), Vec::new()),
+            Some(Http { main, srv, loc, vhosts, upstreams, reach, uses, options }) => {
+                let (none, no_upstreams) = (Vec::new(), Vec::new());
+                let http = Http { main, srv, loc, vhosts: none, upstreams: no_upstreams, reach, uses, options };
+                (Some(http), vhosts, upstreams)
+            }
+        };
+        (Config { main, events, http, warnings, outside }, vhosts, upstreams)
+    }
+}
+
 /// `http {}`.
 #[derive(Clone, Debug)]
-pub struct Http {
+pub struct Http<V = Arc<Vhost>, U = Arc<Upstream>> {
     /// What belongs to `http` alone: maps, log formats, our own settings.
     pub main: Arc<MainConf>,
     /// What a `server` inherits.
@@ -44,9 +60,9 @@ pub struct Http {
     /// What a `server` and its locations inherit.
     pub loc: Arc<LocConf>,
     /// In the order of the fully expanded source.
-    pub vhosts: Vec<Arc<Vhost>>,
+    pub vhosts: Vec<V>,
     /// In the order of the fully expanded source.
-    pub upstreams: Vec<Arc<Upstream>>,
+    pub upstreams: Vec<U>,
     /// The `include`s that stand directly in `http`: where a file must be to be part of the configuration.
     pub reach: Reach,
     /// What its own directives use. What its maps and log formats use stands in those.
@@ -67,12 +83,12 @@ pub enum Use {
 }
 
 /// What a task file's configuration holds: vhosts, upstreams, maps and log formats, made for the `http` that they join.
-#[derive(Debug, Default)]
-pub struct Fragment {
+#[derive(Debug)]
+pub struct Fragment<V = Arc<Vhost>, U = Arc<Upstream>> {
     /// In the order of their keys.
-    pub vhosts: Vec<Arc<Vhost>>,
+    pub vhosts: Vec<V>,
     /// In the order of the source.
-    pub upstreams: Vec<Arc<Upstream>>,
+    pub upstreams: Vec<U>,
     /// Each with its index among the maps of `http`: that of the map which it replaces, or a free one.
     pub maps: Vec<(u16, Arc<crate::http::map::Map>)>,
     /// The same for log formats.
@@ -112,15 +128,13 @@ pub struct Vhost {
 
 /// What a vhost is to the rest of the configuration: by this it is found, ordered, counted and compared. What a request
 /// needs beside it can be made of the vhost's text at any time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
     /// Its identity; a `server` without one can only be changed by a reload.
     pub vsvc_id: Option<VsvcId>,
     /// Where its block begins.
     pub place: Place,
-    /// Its place in the fully expanded source: decides default server, first regex, first of equal names. Not serialized:
-    /// who keeps outlines keeps it in a form that can be compared as it stands.
-    #[serde(skip)]
+    /// Its place in the fully expanded source: decides default server, first regex, first of equal names.
     pub order: OrderKey,
     /// At least one (`listen` absent is `*:80`, or `*:8000` without root).
     pub listens: Box<[Listen]>,
@@ -179,7 +193,7 @@ impl TextPiece {
 }
 
 /// An upstream that a `proxy_pass` names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamRef {
     /// An `upstream {}` of that name.
     Named(Arc<str>),
@@ -227,7 +241,7 @@ pub struct Reach {
 }
 
 /// One `listen`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The address.
     pub addr: ListenAddr,
@@ -272,7 +286,7 @@ impl fmt::Display for ListenAddr {
 }
 
 /// One name of a `server_name`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerName {
     /// `example.com`; `""` is the empty name; `_` is an exact name that no request has.
     Exact(Arc<str>),

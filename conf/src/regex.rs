@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 /// A compiled expression; clones share it.
 #[derive(Clone)]
 pub struct Regex {
@@ -34,6 +32,11 @@ impl Regex {
                 },
             )?;
         Ok(Self { inner: Arc::new(Inner { pattern: pattern.into(), caseless, code }) })
+    }
+
+    /// Whether nobody else has it.
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
     }
 
     /// The pattern as it stands in the file.
@@ -86,20 +89,6 @@ impl PartialEq for Regex {
 }
 
 impl Eq for Regex {}
-
-/// As its pattern and whether it ignores case; it is compiled anew when it is read.
-impl Serialize for Regex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.pattern(), self.caseless()).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Regex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (pattern, caseless) = <(&str, bool)>::deserialize(deserializer)?;
-        Self::new(pattern, caseless).map_err(serde::de::Error::custom)
-    }
-}
 
 impl fmt::Debug for Regex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::model::ListenAddr;
 use dysvr_conf::source::Source;
-use dysvr_node::cycle::Cycle;
+use dysvr_node::cycle::{Cycle, load};
 use dysvr_node::http::{Context, Stream, serve};
 use dysvr_node::os::listen;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::model::ListenAddr;
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::Cycle;
+use dysvr_node::cycle::{Cycle, load};
 use dysvr_node::http::{Context, Stream, serve};
 use dysvr_node::log::{Log, set_current};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};

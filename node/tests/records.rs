@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::model::{ListenAddr, VsvcId};
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::{Cycle, Listener};
+use dysvr_node::cycle::{Cycle, Listener, load};
 use dysvr_node::dysvr::message::{self, Message};
 use dysvr_node::dysvr::update::change_of;
 use dysvr_node::os::fork::{Fork, fork};
@@ -200,4 +200,69 @@ fn a_worker_follows_by_records_alone_and_what_has_closed_there_outlives_them() {
     }
     drop(tells);
     assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+}
+
+/// Two vhosts that share a name, two addresses of each, an explicit default server and one behind them.
+#[test]
+fn a_vhost_that_is_modified_where_it_stands_keeps_its_place_among_others() {
+    fn texts(word: &str, line: &str) -> [String; 3] {
+        let text = |id: u64, first: &str, names: &str| {
+            format!(
+                "upstream u{id} {{ server 10.0.0.1:80; }}\nserver {{ vsvc_id {id}; {line}listen 90 {first}; listen 91; \
+                 server_name {names};\nlocation / {{ proxy_pass http://u{id}; add_header X-Word {word}; }} }}\n"
+            )
+        };
+        [
+            text(1, "", "a.example shared.example"),
+            text(2, "default_server", "shared.example *.b.example"),
+            text(3, "", "c.*"),
+        ]
+    }
+    let files = |source: &mut Memory, texts: &[String]| {
+        for (id, text) in (1..).zip(texts) {
+            source.insert(format!("/c/d/{id}.conf"), text.clone());
+        }
+    };
+    let mut source = Memory::default();
+    source.insert("/c/nginx.conf", "events {} http { access_log off; include d/*.conf; }");
+    files(&mut source, &texts("first", ""));
+    let cycle = cycle(&mut source);
+    let both = cycle.vhost(VsvcId(1)).unwrap();
+    let conflicts = |cycle: &Cycle, source: &mut Memory, ids: &[u64]| {
+        let mut line = TaskLine::new(Kind::Modify, TaskId(9), PathBuf::from("/run/dysvr_9.conf"));
+        line.vsvc_ids = ids.to_vec();
+        line.ups_ids = ids.iter().map(|id| format!("u{id}")).collect();
+        source.insert(&line.conf, ids.iter().map(|id| format!("include d/{id}.conf;\n")).collect::<String>());
+        let change = change_of(&line, cycle, source, &mut Interner::default(), false).unwrap();
+        let committed = cycle.commit(cycle.prepare(change).unwrap());
+        committed.conflicts
+    };
+    // In place of each other, one by one and both at once; a line that moves within the block changes no table.
+    for (word, line, ids) in
+        [("second", "", &[1][..]), ("third", "", &[2]), ("fourth", "", &[1, 2]), ("fifth", "\n", &[1, 2, 3])]
+    {
+        files(&mut source, &texts(word, line));
+        let said = conflicts(&cycle, &mut source, ids);
+        let name = |addr: &str| {
+            format!("conflicting server name \"shared.example\" on 0.0.0.0:{addr}, ignored in /c/d/2.conf:2")
+        };
+        assert_eq!(said, [name("90"), name("91")], "{word}");
+        assert_eq!(cycle.digest(), cycle.counted_digest(), "{word}");
+        for (port_number, host, id) in [
+            (90, "a.example", 1),
+            (91, "shared.example", 1),
+            (90, "x.b.example", 2),
+            (90, "nobody", 2),
+            (91, "nobody", 1),
+            (91, "c.d", 3),
+        ] {
+            let listener = cycle.listener(&port(port_number)).unwrap();
+            let found = listener.find(&cycle, host.as_bytes()).unwrap().vhost;
+            assert_eq!(found.conf.vsvc_id, Some(VsvcId(id)), "{word}: {host}");
+            let is_new = format!("{:?}", found.conf.locations).contains(word);
+            assert_eq!(is_new, ids.contains(&id), "{word}: {host}");
+        }
+    }
+    assert_eq!(cycle.digest(), self::cycle(&mut source).digest(), "as the files would start");
+    assert!(!std::rc::Rc::ptr_eq(&both, &cycle.vhost(VsvcId(1)).unwrap()));
 }

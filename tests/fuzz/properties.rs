@@ -8,7 +8,7 @@ use dysvr_conf::intern::Interner;
 use dysvr_conf::load::{LoadOptions, Running, load, load_fragment};
 use dysvr_conf::model::Http;
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::{Change, Cycle};
+use dysvr_node::cycle::{self, Change, Cycle};
 use dysvr_node::dysvr::message::{self, Message};
 use dysvr_node::dysvr::update::change_of;
 use dysvr_node::task::TaskFile;
@@ -83,7 +83,7 @@ pub fn task_file(bytes: &[u8]) {
 /// The message between master and workers.
 pub fn message(bytes: &[u8]) {
     let Ok(message) = Message::decode(bytes) else { return };
-    let config = load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
+    let config = cycle::load(&options(), &mut base(), &mut Interner::default()).expect("the base loads");
     let cycle = Cycle::load(config).expect("the base is a cycle");
     match message {
         Message::Light(delta) => {

@@ -151,7 +151,11 @@ impl<'a> Call<'_, 'a> {
 
     /// An expression.
     pub fn regex(&mut self, pattern: &str, caseless: bool) -> Done<Regex> {
-        self.load.interner.regex(pattern, caseless).map_err(Fault)
+        let regex = self.load.interner.regex(pattern, caseless).map_err(Fault)?;
+        if regex.is_alone() {
+            self.load.regexes.push(regex.clone());
+        }
+        Ok(regex)
     }
 
     /// An expression whose named groups become variables of the vhost.

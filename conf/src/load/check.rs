@@ -1,11 +1,10 @@
 //! What must hold between vhosts: identities, default servers, socket options, names of an address.
 
-use std::sync::Arc;
-
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Load;
-use crate::model::{ListenAddr, Outline, ServerName, Vhost, VsvcId};
+use super::http::KeptVhost;
+use super::{Keep, Load};
+use crate::model::{ListenAddr, Outline, ServerName, VsvcId};
 use crate::problem::Place;
 
 /// What is known of an address so far.
@@ -32,8 +31,9 @@ pub fn mixed_ssl(addr: &ListenAddr, vhost: &Outline, other: &Outline, ssl: bool)
 
 impl Load<'_> {
     /// Checks all vhosts of a load against each other. `whole`: there are no others.
-    pub(crate) fn check_vhosts(&mut self, vhosts: &[Arc<Vhost>], whole: bool) {
-        self.check_ids(vhosts);
+    pub(super) fn check_vhosts<K: Keep>(&mut self, kept: &[KeptVhost<K::Vhost>], whole: bool) {
+        let vhosts: Vec<&Outline> = kept.iter().map(|kept| K::outline(&kept.vhost)).collect();
+        self.check_ids(&vhosts);
         let mut addresses: FxHashMap<&ListenAddr, Address> = FxHashMap::default();
         let mut order: Vec<&ListenAddr> = Vec::new();
         for (index, vhost) in vhosts.iter().enumerate() {
@@ -44,7 +44,7 @@ impl Load<'_> {
                     Address { ssl: listen.ssl, ..Address::default() }
                 });
                 if listen.ssl != known.ssl {
-                    let first = &vhosts[known.vhosts[0]];
+                    let first = vhosts[known.vhosts[0]];
                     self.problem_at(&vhost.order, &listen.place, mixed_ssl(addr, vhost, first, listen.ssl));
                 }
                 if listen.has_options() && known.options {
@@ -62,13 +62,14 @@ impl Load<'_> {
         for addr in order {
             if whole && addresses[addr].ssl {
                 let known = &addresses[addr];
-                self.check_certificate(&vhosts[known.explicit.unwrap_or(known.vhosts[0])]);
+                let default = known.explicit.unwrap_or(known.vhosts[0]);
+                self.check_certificate(vhosts[default], kept[default].has_certificate);
             }
-            self.check_names(addr, addresses[addr].vhosts.iter().map(|index| &*vhosts[*index]));
+            self.check_names(addr, addresses[addr].vhosts.iter().map(|index| vhosts[*index]));
         }
     }
 
-    fn check_ids(&mut self, vhosts: &[Arc<Vhost>]) {
+    fn check_ids(&mut self, vhosts: &[&Outline]) {
         let mut seen: FxHashMap<VsvcId, &Place> = FxHashMap::default();
         for vhost in vhosts {
             let Some(id) = vhost.vsvc_id else { continue };
@@ -82,7 +83,7 @@ impl Load<'_> {
     }
 
     /// Warns of names that another vhost of the address, or the same one, has already.
-    fn check_names<'v>(&mut self, addr: &ListenAddr, vhosts: impl ExactSizeIterator<Item = &'v Vhost>) {
+    fn check_names<'v>(&mut self, addr: &ListenAddr, vhosts: impl ExactSizeIterator<Item = &'v Outline>) {
         if vhosts.len() < 2 {
             return;
         }

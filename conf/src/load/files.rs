@@ -208,13 +208,23 @@ impl<'a> Load<'a> {
     /// A path relative to the directory of the main configuration file, without `.` and `//`, so that one file has one
     /// place in the order whatever way leads to it.
     pub(crate) fn conf_path(&self, path: &str) -> PathBuf {
-        self.options.conf.parent().unwrap_or(Path::new("/")).join(path).components().collect()
+        let path = self.options.conf.parent().unwrap_or(Path::new("/")).join(path);
+        match is_normal(path.as_os_str().as_encoded_bytes()) {
+            true => path,
+            false => path.components().collect(),
+        }
     }
 
     /// A path relative to the prefix.
     pub(crate) fn prefix_path(&self, path: &str) -> PathBuf {
         self.options.prefix.join(path)
     }
+}
+
+/// Whether an absolute path is what its components make again.
+fn is_normal(path: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/');
+    parts.next().is_some_and(<[u8]>::is_empty) && parts.all(|part| !part.is_empty() && part != b".")
 }
 
 /// `2: No such file or directory`, as nginx says it.
@@ -226,5 +236,19 @@ pub(crate) fn os_error(error: &io::Error) -> String {
             format!("{code}: {text}")
         }
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_normal_path_is_what_its_components_make_again() {
+        for path in ["/", "/a", "/a/", "/a//b", "//a", "/a/./b", "/a/.", "/./a", "/.a", "/a/.b.", "a", ""] {
+            let again: PathBuf = Path::new(path).components().collect();
+            assert!(again.as_os_str() == path || !is_normal(path.as_bytes()), "{path}");
+        }
+        assert!(["/a", "/a/b.conf", "/a/../b", "/.a"].iter().all(|path| is_normal(path.as_bytes())));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::block::{Pending, Target};
 use super::files::{File, Origin, Site};
 use super::http::{HttpBlock, Levels, Vhosts};
-use super::{Load, Room};
+use super::{Keep, Load, Room, Whole};
 use crate::directive::{self, HTTP};
 use crate::glob;
 use crate::http::log::Format;
@@ -30,10 +30,21 @@ pub fn load_fragment(
     source: &mut dyn Source,
     interner: &mut Interner,
 ) -> Result<Fragment, Problems> {
+    load_fragment_keeping(running, file, source, interner, &Whole)
+}
+
+/// The same, with what `keep` makes of its vhosts and upstreams.
+pub fn load_fragment_keeping<K: Keep>(
+    running: &Running<'_>,
+    file: &Path,
+    source: &mut dyn Source,
+    interner: &mut Interner,
+    keep: &K,
+) -> Result<Fragment<K::Vhost, K::Upstream>, Problems> {
     let room = Room::default();
     let mut load = Load::new(&running.http.options, source, interner, &room, Some(running.upstream));
     load.may_use_threads = running.alone;
-    let fragment = load.fragment(running, file);
+    let fragment = load.fragment(running, file, keep);
     load.finish(fragment)
 }
 
@@ -92,7 +103,7 @@ impl Reach {
 }
 
 impl<'a> Load<'a> {
-    fn fragment(&mut self, running: &Running<'_>, file: &Path) -> Fragment {
+    fn fragment<K: Keep>(&mut self, running: &Running<'_>, file: &Path, keep: &K) -> Fragment<K::Vhost, K::Upstream> {
         let base = running.http;
         self.join_definitions(base, running.maps, running.formats);
         let mut block = HttpBlock::default();
@@ -112,12 +123,13 @@ impl<'a> Load<'a> {
         }
 
         // Named before the vhosts are read, so that a use may stand before its definition.
-        let upstreams = self.upstreams(&block.upstreams);
+        let upstreams = self.upstreams(&block.upstreams, keep);
         let (maps, formats) = self.definitions(base, &block.maps);
         let levels = Levels { srv: Arc::clone(&base.srv), loc: Arc::clone(&base.loc) };
-        let mut vhosts = self.make_all(&block.servers, &Vhosts(&levels));
-        vhosts.sort_by(|a, b| a.order.cmp(&b.order));
-        self.check_vhosts(&vhosts, false);
+        let mut vhosts = self.make_all(&block.servers, &Vhosts { levels: &levels, keep });
+        vhosts.sort_by(|a, b| K::outline(&a.vhost).order.cmp(&K::outline(&b.vhost).order));
+        self.check_vhosts::<K>(&vhosts, false);
+        let vhosts = vhosts.into_iter().map(|kept| kept.vhost).collect();
         let files = std::mem::take(&mut self.read.files).into_keys().map(PathBuf::from).collect();
         Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Load;
 use super::block::{Pending, Target, inside};
 use super::files::{MAX_INCLUSIONS, Site};
 use super::parallel::Make;
+use super::{Keep, Load};
 use crate::http::map::Map;
 use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
-use crate::model::{Http, OrderKey, Reach, Vhost};
+use crate::model::{Http, OrderKey, Reach};
 use crate::syntax::Directive;
 
 /// What `http {}` holds.
@@ -23,22 +23,42 @@ pub(crate) struct HttpBlock<'a> {
 }
 
 /// What a `server` inherits.
-pub(crate) struct Levels {
-    pub(crate) srv: Arc<SrvConf>,
-    pub(crate) loc: Arc<LocConf>,
+#[derive(Clone, Debug)]
+pub struct Levels {
+    /// At the server level.
+    pub srv: Arc<SrvConf>,
+    /// At the location level.
+    pub loc: Arc<LocConf>,
 }
 
 /// Makes vhosts.
-pub(super) struct Vhosts<'v>(pub(super) &'v Levels);
+pub(super) struct Vhosts<'v, K> {
+    pub(super) levels: &'v Levels,
+    pub(super) keep: &'v K,
+}
 
-impl Make<Arc<Vhost>> for Vhosts<'_> {
-    fn make<'l>(&self, load: &mut Load<'l>, (site, directive): &Pending<'l>) -> Option<Arc<Vhost>> {
-        load.vhost(site, directive, self.0).map(Arc::new)
+/// What is kept of a vhost, as far as the load is concerned.
+pub(super) struct KeptVhost<V> {
+    pub(super) vhost: V,
+    /// It has a certificate, its own or that of `http`.
+    pub(super) has_certificate: bool,
+}
+
+impl<K: Keep> Make<KeptVhost<K::Vhost>> for Vhosts<'_, K> {
+    fn make<'l>(&self, load: &mut Load<'l>, (site, directive): &Pending<'l>) -> Option<KeptVhost<K::Vhost>> {
+        let vhost = load.vhost(site, directive, self.levels)?;
+        let has_certificate = !vhost.srv.ssl.certificates.is_empty() || vhost.srv.ssl.pairs.is_some();
+        Some(KeptVhost { vhost: self.keep.vhost(vhost, self.levels, load.options), has_certificate })
     }
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn http(&mut self, site: &Arc<Site>, directive: &'a Directive<'a>) -> Http {
+    pub(crate) fn http<K: Keep>(
+        &mut self,
+        site: &Arc<Site>,
+        directive: &'a Directive<'a>,
+        keep: &K,
+    ) -> Http<K::Vhost, K::Upstream> {
         self.inclusions_left = MAX_INCLUSIONS;
         let directives = self.name_maps(site, inside(directive));
         self.formats.push(log::combined());
@@ -61,7 +81,7 @@ impl<'a> Load<'a> {
         self.outside.close();
         let HttpBlock { mut set, srv, mut loc, maps, upstreams, servers } = block;
 
-        let upstreams = self.upstreams(&upstreams);
+        let upstreams = self.upstreams(&upstreams, keep);
         let maps: Vec<Arc<Map>> = maps.iter().map(|(site, directive)| Arc::new(self.map(site, directive))).collect();
         self.check_map_cycles(&maps, 0..maps.len());
         set.map.maps = Some(maps);
@@ -75,15 +95,15 @@ impl<'a> Load<'a> {
             srv: Arc::new(self.http_pairs(srv.merge(&SrvConf::default()))),
             loc: Arc::new(loc.merge(&LocConf::default())),
         };
-        let vhosts = self.make_all(&servers, &Vhosts(&levels));
-        self.check_named(&vhosts);
+        let vhosts = self.make_all(&servers, &Vhosts { levels: &levels, keep });
+        self.check_named::<K>(&vhosts);
         let uses = std::mem::take(&mut self.uses).into();
-        self.check_vhosts(&vhosts, true);
+        self.check_vhosts::<K>(&vhosts, true);
         Http {
             main: Arc::new(set.finish()),
             srv: levels.srv,
             loc: levels.loc,
-            vhosts,
+            vhosts: vhosts.into_iter().map(|kept| kept.vhost).collect(),
             upstreams,
             reach,
             uses,
@@ -92,9 +112,9 @@ impl<'a> Load<'a> {
     }
 
     /// Says which of the variables that `http` uses no vhost sets.
-    fn check_named(&mut self, vhosts: &[Arc<Vhost>]) {
+    fn check_named<K: Keep>(&mut self, vhosts: &[KeptVhost<K::Vhost>]) {
         for used in std::mem::take(&mut self.named) {
-            let set = vhosts.iter().any(|vhost| vhost.variables.contains(&used.name));
+            let set = vhosts.iter().any(|kept| K::outline(&kept.vhost).variables.contains(&used.name));
             if !set {
                 self.problem(&used.site, used.at, format!("unknown \"{}\" variable", used.name));
             }

@@ -13,6 +13,7 @@ mod definitions;
 mod files;
 mod fragment;
 mod http;
+mod keep;
 mod location;
 mod map;
 mod number;
@@ -35,7 +36,9 @@ use rustc_hash::FxHashMap;
 
 pub use call::{Call, Fault};
 pub use check::mixed_ssl;
-pub use fragment::{KnownUpstream, LOST, Running, load_fragment};
+pub use fragment::{KnownUpstream, LOST, Running, load_fragment, load_fragment_keeping};
+pub use http::Levels;
+pub use keep::{Keep, Whole};
 pub(crate) use map::{Wildcard, wildcard};
 pub(crate) use number::{millis, number, seconds, size};
 pub use server::ServerSet;
@@ -48,6 +51,7 @@ use crate::http::log::Format;
 use crate::intern::Interner;
 use crate::model::{Config, OrderKey, Use};
 use crate::problem::{Place, Problem, Problems};
+use crate::regex::Regex;
 use crate::source::Source;
 use crate::syntax::{self, Position};
 use arena::Arena;
@@ -69,10 +73,20 @@ pub struct LoadOptions {
 
 /// Reads a whole configuration.
 pub fn load(options: &LoadOptions, source: &mut dyn Source, interner: &mut Interner) -> Result<Config, Problems> {
+    load_keeping(options, source, interner, &Whole)
+}
+
+/// The same, with what `keep` makes of its vhosts and upstreams.
+pub fn load_keeping<K: Keep>(
+    options: &LoadOptions,
+    source: &mut dyn Source,
+    interner: &mut Interner,
+    keep: &K,
+) -> Result<Config<K::Vhost, K::Upstream>, Problems> {
     let room = Room::default();
     let mut load = Load::new(options, source, interner, &room, None);
     load.may_use_threads = true;
-    let config = load.top();
+    let config = load.top(keep);
     load.finish(config)
 }
 
@@ -110,6 +124,8 @@ pub(crate) struct Load<'a> {
     /// The named groups of the expression whose value is read, in a `map`.
     map_groups: Vec<(String, u8)>,
     formats: Vec<Arc<Format>>,
+    /// The expressions that it has compiled: the next vhost finds them, even if nothing is kept of this one.
+    regexes: Vec<Regex>,
     /// Where definitions go that a fragment adds or replaces.
     slots: definitions::Slots,
     /// What `http` itself, or the definition that is read, uses of `http`.
@@ -153,6 +169,7 @@ impl<'a> Load<'a> {
             maps: FxHashMap::default(),
             map_groups: Vec::new(),
             formats: Vec::new(),
+            regexes: Vec::new(),
             slots: definitions::Slots::default(),
             uses: Vec::new(),
             upstreams: upstream::Known::new(known_upstream),

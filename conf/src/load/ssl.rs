@@ -9,7 +9,7 @@ use super::Load;
 use super::files::os_error;
 use crate::http::SrvConf;
 use crate::http::ssl::{InvalidPair, Named, Pair, Srv};
-use crate::model::Vhost;
+use crate::model::Outline;
 
 impl Load<'_> {
     /// A file whose content is never shown, read once in a load.
@@ -114,8 +114,8 @@ impl Load<'_> {
     }
 
     /// The address's default server must have a certificate: it stands in for those that have none.
-    pub(crate) fn check_certificate(&mut self, default: &Vhost) {
-        if default.srv.ssl.certificates.is_empty() && default.srv.ssl.pairs.is_none() {
+    pub(crate) fn check_certificate(&mut self, default: &Outline, has_certificate: bool) {
+        if !has_certificate {
             let text = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
             self.problem_at(&default.order, &default.place, text);
         }

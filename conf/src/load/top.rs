@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::block::{Pending, Target, inside};
 use super::files::{Origin, Site};
-use super::{Load, path_of};
+use super::{Keep, Load, path_of};
 use crate::main_conf::{EventsSet, MainSet};
 use crate::model::{Config, OrderKey};
 use crate::problem::Problem;
@@ -20,7 +20,7 @@ pub(crate) struct MainBlock<'a> {
 
 impl<'a> Load<'a> {
     /// The whole configuration.
-    pub(crate) fn top(&mut self) -> Config {
+    pub(crate) fn top<K: Keep>(&mut self, keep: &K) -> Config<K::Vhost, K::Upstream> {
         let mut main = MainBlock::default();
         self.globals(&mut main);
         match self.file(&self.options.conf) {
@@ -42,7 +42,7 @@ impl<'a> Load<'a> {
         if let Some((site, directive)) = first {
             self.apply_all(&site, inside(directive), &mut Target::Events(&mut events));
         }
-        let http = self.only_one(&main.https).map(|(site, directive)| self.http(&site, directive));
+        let http = self.only_one(&main.https).map(|(site, directive)| self.http(&site, directive, keep));
         if main.events.is_empty() && self.problems.is_empty() {
             let text = "no \"events\" section in configuration".into();
             self.problems.push((OrderKey::default(), Problem { text, place: None }));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::Load;
 use super::block::{Pending, Target, inside};
 use super::call::Call;
 use super::fragment::KnownUpstream;
 use super::http::key_of;
 use super::parallel::Make;
 use super::url::{Host, Url};
+use super::{Keep, Load};
 use crate::digest::Digest;
 use crate::directive::{Done, HTTP};
 use crate::model::{ListenAddr, OrderKey, Peer, Upstream, UpstreamRef};
@@ -41,20 +41,20 @@ impl<'a> Known<'a> {
 }
 
 /// Makes upstreams.
-struct Upstreams;
+struct Upstreams<'k, K>(&'k K);
 
-impl Make<Arc<Upstream>> for Upstreams {
-    fn make<'l>(&self, load: &mut Load<'l>, block: &Pending<'l>) -> Option<Arc<Upstream>> {
-        load.upstream(block)
+impl<K: Keep> Make<K::Upstream> for Upstreams<'_, K> {
+    fn make<'l>(&self, load: &mut Load<'l>, block: &Pending<'l>) -> Option<K::Upstream> {
+        Some(self.0.upstream(load.upstream(block)?))
     }
 }
 
 impl<'a> Load<'a> {
     /// All upstreams of `http`.
-    pub(crate) fn upstreams(&mut self, pending: &[Pending<'a>]) -> Vec<Arc<Upstream>> {
+    pub(crate) fn upstreams<K: Keep>(&mut self, pending: &[Pending<'a>], keep: &K) -> Vec<K::Upstream> {
         let mut named = Vec::with_capacity(pending.len());
         named.extend(pending.iter().filter(|pending| self.name_upstream(pending)).cloned());
-        self.make_all(&named, &Upstreams)
+        self.make_all(&named, &Upstreams(keep))
     }
 
     /// Makes an upstream's name known; false when another one has it.
@@ -74,7 +74,7 @@ impl<'a> Load<'a> {
     }
 
     /// One whose name is known.
-    fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Arc<Upstream>> {
+    fn upstream(&mut self, (site, directive): &Pending<'a>) -> Option<Upstream> {
         let name = Call { load: self, site, directive, context: HTTP }.arg(1);
         let name = self.named_upstream(name)?;
         let problems = self.problems.len();
@@ -87,14 +87,14 @@ impl<'a> Load<'a> {
                 self.problem(site, directive.end, format!("no servers in upstream \"{name}\""));
             }
         }
-        Some(Arc::new(Upstream {
+        Some(Upstream {
             name,
             place: Place { file: Arc::clone(&site.file), line: directive.start().line },
             order: key_of(site, directive),
             peers: set.peers.into(),
             keepalive: set.keepalive,
             digest: self.block_digest(site, directive),
-        }))
+        })
     }
 
     /// The `upstream {}` of a name.

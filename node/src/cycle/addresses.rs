@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::{Change, Kind, Refusal, wrong};
 use super::entry::Part;
-use super::listener::{DEFAULT, carried};
+use super::listener::DEFAULT;
 use super::{Cycle, Listener, SocketOptions, wildcard_of};
 
 /// A socket that is needed.
@@ -20,6 +20,8 @@ pub type Opening = (ListenAddr, SocketOptions);
 /// The part of a prepared change that is about addresses.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
+    /// Those that the change says something about, each once.
+    pub touched: Vec<ListenAddr>,
     /// Listeners that come.
     pub fresh: Vec<Rc<Listener>>,
     /// Listeners that lose their last vhost.
@@ -54,7 +56,7 @@ impl Cycle {
         let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
         let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
         for (addr, said) in &said {
-            let Some(listener) = current.get(*addr) else {
+            let Some(listener) = current.get(addr) else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
                 listener.carried.set(said.options);
                 listener.ssl.set(said.ssl);
@@ -86,6 +88,7 @@ impl Cycle {
             }
         }
         if change.kind == Kind::Load {
+            addresses.touched = said.into_keys().collect();
             return Ok(addresses);
         }
         let covered = |addr: &ListenAddr| {
@@ -106,34 +109,36 @@ impl Cycle {
             }
         }
         addresses.opens.sort_by(|a, b| a.0.cmp(&b.0));
+        addresses.touched = said.into_keys().collect();
         Ok(addresses)
     }
 
-    fn said<'c>(&self, gone: &'c [Part], new: &'c [Part]) -> Result<FxHashMap<&'c ListenAddr, Said>, Refusal> {
+    fn said(&self, gone: &[Part], new: &[Part]) -> Result<FxHashMap<ListenAddr, Said>, Refusal> {
         let current = self.listeners.borrow();
-        let mut all: FxHashMap<&ListenAddr, Said> = FxHashMap::default();
-        for listen in gone.iter().flat_map(|vhost| &vhost.listens) {
-            let said = all.entry(&listen.addr).or_default();
+        let mut all: FxHashMap<ListenAddr, Said> = FxHashMap::default();
+        for listen in gone.iter().flat_map(|vhost| vhost.listens()) {
+            let options = listen.options();
+            let said = all.entry(listen.addr).or_default();
             said.leaving += 1;
-            said.drops_options |= listen.has_options();
+            said.drops_options |= options.is_some();
         }
-        for listen in new.iter().flat_map(|vhost| &vhost.listens) {
+        for (vhost, listen) in new.iter().flat_map(|vhost| vhost.listens().map(move |listen| (vhost, listen))) {
             let addr = &listen.addr;
-            let said = all.entry(addr).or_default();
             let known = current.get(addr);
+            let said = all.entry(addr.clone()).or_default();
             said.coming += 1;
             said.ssl = listen.ssl;
             if listen.default_server {
                 let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
                 let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(&gone.entry, &other)));
                 if std::mem::replace(&mut said.default_server, true) || stays {
-                    return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place)));
+                    return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place(vhost))));
                 }
             }
-            if let Some(options) = carried(listen) {
+            if let Some(options) = listen.options() {
                 let stays = known.is_some_and(|known| known.carried.get().is_some()) && !said.drops_options;
                 if said.options.replace(options).is_some() || stays {
-                    return Err(wrong(format!("duplicate listen options for {addr} in {}", listen.place)));
+                    return Err(wrong(format!("duplicate listen options for {addr} in {}", listen.place(vhost))));
                 }
             }
         }

@@ -53,12 +53,10 @@ impl Cycle {
     /// which are left out when they share no cache.
     fn srv_of(&self, vhosts: &[Part]) -> impl Iterator<Item = Arc<SrvConf>> {
         let http = self.http().map(|http| Arc::clone(&http.srv)).filter(|srv| shared(srv).is_some());
-        vhosts.iter().filter_map(move |vhost| match vhost.entry.is_pinned() {
-            true => match vhost.read() {
-                Some(read) => Some(Arc::clone(&read.srv)),
-                None => Some(Arc::clone(&vhost.entry.compiled()?.conf.srv)),
-            },
-            false => http.clone(),
+        vhosts.iter().filter_map(move |vhost| match (vhost.whole(), vhost.is_pinned()) {
+            (Some(read), _) => Some(Arc::clone(&read.srv)),
+            (None, true) => Some(Arc::clone(&vhost.compiled()?.conf.srv)),
+            (None, false) => http.clone(),
         })
     }
 
@@ -72,8 +70,8 @@ impl Cycle {
                 *leaving.entry(Arc::clone(name)).or_default() += 1;
             }
         }
-        for vhost in new.iter().filter(|vhost| vhost.entry.is_pinned()) {
-            if let Some(read) = vhost.read()
+        for vhost in new {
+            if let Some(read) = vhost.whole()
                 && let Some((name, bytes)) = shared(&read.srv)
                 && let Some((known, users)) = caches.0.get(name)
                 && *known != bytes
@@ -81,7 +79,7 @@ impl Cycle {
             {
                 return Err(wrong(format!(
                     "the size {bytes} of shared memory zone \"{name}\" conflicts with already declared size {known} in {}",
-                    vhost.place
+                    vhost.place()
                 )));
             }
         }

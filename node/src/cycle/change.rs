@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use dysvr_conf::http::log::Format;
 use dysvr_conf::http::map::Map;
-use dysvr_conf::model::{self, ListenAddr, Outline, UpstreamRef, VsvcId};
+use dysvr_conf::model::{ListenAddr, VsvcId};
 use dysvr_conf::problem::Place;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{Addresses, Opening};
 use super::definitions::Defined;
-use super::entry::Part;
+use super::entry::{Entry, Part};
 use super::files::Moves;
+use super::record::Used;
 use super::upstream::Cells;
-use super::{Cycle, Listener, Stamp, Vhost};
+use super::{Cycle, Listener, Recorded, RecordedUpstream, Stamp, Vhost};
 
 /// What a change does to the vhosts that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +41,11 @@ pub struct Change {
     /// What is done.
     pub kind: Kind,
     /// The vhosts that are added or replaced.
-    pub vhosts: Vec<Arc<model::Vhost>>,
+    pub vhosts: Vec<Recorded>,
     /// The upstreams that are added, or replaced if `touched` names them.
-    pub upstreams: Vec<Arc<model::Upstream>>,
+    pub upstreams: Vec<RecordedUpstream>,
     /// Where the master has put the records of those vhosts and upstreams, in a worker: then `upstreams` need not be there,
-    /// and of `vhosts` those that are pinned alone.
+    /// and `vhosts` need not go on behind the last one that is pinned.
     pub placed: Option<Placed>,
     /// The vhosts that go.
     pub removed: Vec<VsvcId>,
@@ -112,6 +113,7 @@ pub struct Prepared {
     defined: Defined,
     files: Moves,
     delta: Delta,
+    read: Vec<RecordedUpstream>,
 }
 
 impl Prepared {
@@ -140,11 +142,16 @@ pub(super) fn wrong(text: String) -> Refusal {
 
 impl Cycle {
     /// Checks a change against this cycle and builds what it needs; changes nothing.
-    pub fn prepare(&self, change: Change) -> Result<Prepared, Refusal> {
-        let new = self.incoming(&change)?;
-        let gone = self.gone(&change, &new)?;
+    pub fn prepare(&self, mut change: Change) -> Result<Prepared, Refusal> {
+        if change.placed.is_none() {
+            let upstreams = change.upstreams.iter().map(|upstream| upstream.record.len());
+            self.region.expect(change.vhosts.iter().map(|vhost| vhost.record.len()).chain(upstreams));
+        }
+        let mut new = self.incoming(&mut change)?;
+        let coming = self.coming_upstreams(&change)?;
+        let gone = self.gone(&change, &mut new)?;
         let defined = self.prepare_definitions(&change, &gone, &new)?;
-        let cells = self.prepare_upstreams(&change, &gone)?;
+        let cells = self.prepare_upstreams(&change, coming, &gone)?;
         let files = self.prepare_files(&change, &gone, &new, &cells)?;
         let addresses = self.prepare_addresses(&change, &gone, &new)?;
         // What a load has checked itself, and a worker's master for it.
@@ -154,7 +161,7 @@ impl Cycle {
         }
         let mut pinned = Vec::new();
         for part in &new {
-            match part.read().filter(|_| part.entry.is_pinned()) {
+            match part.whole() {
                 Some(conf) => {
                     let upstream = |name: &str| cells.find(self, name);
                     pinned.push(part.entry.keep(self.run(Arc::clone(conf), change.stamp, upstream)?));
@@ -162,58 +169,56 @@ impl Cycle {
                 // A load has found its upstreams itself.
                 None if change.kind == Kind::Load => {}
                 None => {
-                    let mut named = part.upstreams.iter().filter_map(|used| match used {
-                        UpstreamRef::Implicit(_) => None,
-                        UpstreamRef::Named(name) => Some(name),
-                    });
+                    let mut named = part.upstreams().filter_map(Used::named);
                     if let Some(name) = named.find(|name| cells.find(self, name).is_none()) {
-                        return Err(no_upstream(name, part));
+                        return Err(no_upstream(name, &part.place()));
                     }
                 }
             }
         }
         let placed =
             Placed { vhosts: new.iter().map(|vhost| vhost.entry.at()).collect(), upstreams: cells.places.clone() };
-        let Change { kind, stamp, removed, touched, .. } = change;
+        let Change { kind, stamp, removed, touched, upstreams: read, .. } = change;
         let delta = Delta { kind, stamp, removed, touched, placed };
-        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files, delta })
+        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files, delta, read })
     }
 
     /// The vhosts that come.
-    fn incoming(&self, change: &Change) -> Result<Vec<Part>, Refusal> {
+    fn incoming(&self, change: &mut Change) -> Result<Vec<Part>, Refusal> {
+        let read = std::mem::take(&mut change.vhosts);
         let Some(placed) = &change.placed else {
-            return self.coming(&change.vhosts, change.stamp);
+            return self.coming(read);
         };
-        let read = |number: usize| change.vhosts.get(number);
-        placed.vhosts.iter().enumerate().map(|(number, at)| self.placed(*at, read(number))).collect()
+        let mut read = read.into_iter();
+        placed.vhosts.iter().map(|at| self.placed(*at, read.next())).collect()
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says.
-    fn gone(&self, change: &Change, new: &[Part]) -> Result<Vec<Part>, Refusal> {
+    fn gone(&self, change: &Change, new: &mut [Part]) -> Result<Vec<Part>, Refusal> {
         if change.kind == Kind::Load {
             return Ok(Vec::new()); // and that its ids are different ones
         }
         let vhosts = self.vhosts.borrow();
-        let mut seen: FxHashMap<VsvcId, &Part> = FxHashMap::default();
+        let mut seen: FxHashMap<VsvcId, Rc<Entry>> = FxHashMap::default();
         seen.reserve(new.len());
         let mut gone = Vec::new();
         for vhost in new {
-            let Some(id) = vhost.vsvc_id else {
-                return Err(wrong(format!("server without \"vsvc_id\" in {}", vhost.place)));
+            let Some(id) = vhost.id() else {
+                return Err(wrong(format!("server without \"vsvc_id\" in {}", vhost.place())));
             };
-            if let Some(first) = seen.insert(id, vhost) {
-                return Err(duplicate_id(id, &first.place, vhost));
+            if let Some(first) = seen.insert(id, Rc::clone(&vhost.entry)) {
+                return Err(duplicate_id(id, &first, vhost));
             }
             match (change.kind, vhosts.get(&id)) {
-                (Kind::Modify | Kind::Set, Some(old)) => gone.push(Part::going(old)?),
+                (Kind::Modify | Kind::Set, Some(old)) => gone.push(vhost.replacing(old)),
                 (Kind::Modify, None) => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to modify"))),
-                (_, Some(old)) => return Err(duplicate_id(id, &old.outline()?.place, vhost)),
+                (_, Some(old)) => return Err(duplicate_id(id, old, vhost)),
                 (_, None) => {}
             }
         }
         for id in &change.removed {
             match vhosts.get(id) {
-                Some(old) => gone.push(Part::going(old)?),
+                Some(old) => gone.push(Part::going(old)),
                 None => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to delete"))),
             }
         }
@@ -222,13 +227,8 @@ impl Cycle {
 
     /// Makes a prepared change so. It was prepared against this cycle as it is now.
     pub fn commit(&self, prepared: Prepared) -> Committed {
-        // What is more than there was is counted anew with all the rest at the end.
         let many = prepared.new.len() >= MANY;
-        let whole = self.sum.get().is_none() || many && prepared.new.len() >= self.count.get();
-        let touched = if whole { None } else { self.digest_without(&prepared) };
-        if whole {
-            self.sum.set(None);
-        }
+        self.count_out(self.sum_of(&prepared.addresses.touched));
         self.commit_definitions(prepared.defined);
         self.commit_files(prepared.files);
         let mut listeners = self.listeners.borrow_mut();
@@ -241,13 +241,22 @@ impl Cycle {
             committed.touch(&listener.addr);
         }
         for vhost in &prepared.gone {
-            for listen in &vhost.listens {
+            self.count_out(vhost.sum());
+            if let Some(new) = &vhost.peer {
+                for listen in new.listens() {
+                    if let Some(listener) = listeners.get(&listen.addr) {
+                        listener.names.borrow_mut().exchange(&vhost.entry, new);
+                    }
+                }
+                continue;
+            }
+            for listen in vhost.listens() {
                 // One that closes keeps its names: connections that it has may be about to ask.
                 let Some(listener) = listeners.get(&listen.addr) else { continue };
-                listener.names.borrow_mut().remove(vhost);
+                listener.names.borrow_mut().remove(&vhost.entry);
                 committed.touch(&listen.addr);
             }
-            if let Some(id) = vhost.vsvc_id {
+            if let Some(id) = vhost.id() {
                 vhosts.remove(&id);
             }
         }
@@ -260,38 +269,49 @@ impl Cycle {
             listener.carried.set(*carried);
         }
         self.count_exact(&prepared.addresses);
-        vhosts.reserve(prepared.new.len());
-        let mut coming: FxHashMap<&ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
+        vhosts.reserve(prepared.new.iter().filter(|vhost| vhost.peer.is_none()).count());
+        let mut coming: FxHashMap<ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
         let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
             format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
         };
         for vhost in &prepared.new {
-            for listen in &vhost.listens {
-                let addr = &listen.addr;
-                let Some(listener) = listeners.get(addr) else { continue };
+            let entry = &vhost.entry;
+            self.count_in(entry.sum());
+            for listen in entry.listens() {
+                let addr = listen.addr;
+                let Some(listener) = listeners.get(&addr) else { continue };
                 listener.ssl.set(listen.ssl);
-                if many || whole {
+                if vhost.peer.is_some() {
+                    let conflicts = listener.names.borrow().conflicts(entry, prepared.delta.stamp);
+                    committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
+                    committed.touch(&addr);
+                    continue;
+                }
+                if many {
                     // Each listener enters all its new vhosts at once.
                     coming.entry(addr).or_default().push((vhost, listen.default_server));
                     continue;
                 }
                 let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
-                committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
-                committed.touch(addr);
+                committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
+                committed.touch(&addr);
             }
-            if let Some(id) = vhost.vsvc_id {
-                vhosts.insert(id, Rc::clone(&vhost.entry));
+            if let Some(id) = entry.id() {
+                match vhosts.get_mut(&id) {
+                    Some(known) => *known = Rc::clone(entry),
+                    None => drop(vhosts.insert(id, Rc::clone(entry))),
+                }
             }
         }
         for (addr, coming) in coming {
-            let Some(listener) = listeners.get(addr) else { continue };
+            let Some(listener) = listeners.get(&addr) else { continue };
             let mut names = listener.names.borrow_mut();
             let conflicts = match names.count() <= coming.len() {
                 true => names.fill(&coming),
                 false => coming.iter().flat_map(|(vhost, default)| names.insert(vhost, *default)).collect(),
             };
-            committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(addr, conflict)));
-            committed.touch(addr);
+            committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
+            committed.touch(&addr);
         }
         self.count.set(self.count.get() + prepared.new.len() - prepared.gone.len());
         for (addr, total) in &mut committed.listeners {
@@ -304,8 +324,8 @@ impl Cycle {
         committed.closed = prepared.addresses.closes;
         committed.options = prepared.addresses.options.into_iter().map(|(listener, _)| listener).collect();
         drop((listeners, vhosts));
-        self.digest_with(touched);
-        committed.over = Over { _gone: prepared.gone, _new: prepared.new };
+        self.count_in(self.sum_of(&prepared.addresses.touched));
+        committed.over = Over { _gone: prepared.gone, _new: prepared.new, _read: prepared.read };
         committed
     }
 }
@@ -330,6 +350,7 @@ pub struct Committed {
 pub struct Over {
     _gone: Vec<Part>,
     _new: Vec<Part>,
+    _read: Vec<RecordedUpstream>,
 }
 
 impl Committed {
@@ -340,10 +361,10 @@ impl Committed {
     }
 }
 
-pub(super) fn no_upstream(name: &str, vhost: &Outline) -> Refusal {
-    wrong(format!("host not found in upstream \"{name}\" in {}", vhost.place))
+pub(super) fn no_upstream(name: &str, place: &Place) -> Refusal {
+    wrong(format!("host not found in upstream \"{name}\" in {place}"))
 }
 
-fn duplicate_id(id: VsvcId, first: &Place, second: &Outline) -> Refusal {
-    wrong(format!("duplicate vsvc_id {id}, it is already used in {first} in {}", second.place))
+fn duplicate_id(id: VsvcId, first: &Entry, second: &Entry) -> Refusal {
+    wrong(format!("duplicate vsvc_id {id}, it is already used in {} in {}", first.place(), second.place()))
 }

@@ -186,11 +186,11 @@ impl Cycle {
     pub(super) fn prepare_definitions(&self, change: &Change, gone: &[Part], new: &[Part]) -> Result<Defined, Refusal> {
         let now = self.definitions.borrow();
         let mut defined = Defined::default();
-        for vhost in gone {
-            defined.count(&vhost.uses, &vhost.variables, -1);
-        }
-        for vhost in new {
-            defined.count(&vhost.uses, &vhost.variables, 1);
+        for (vhosts, by) in [(gone, -1), (new, 1)] {
+            for vhost in vhosts {
+                let (uses, variables) = vhost.uses();
+                defined.count(&uses, &variables, by);
+            }
         }
         if change.kind == Kind::Load {
             return Ok(defined);
@@ -255,12 +255,12 @@ impl Defined {
         self.http.is_some()
     }
 
-    fn count(&mut self, uses: &[Use], variables: &[Arc<str>], by: i64) {
+    fn count(&mut self, uses: &[Use], variables: &[&str], by: i64) {
         for used in uses {
             *self.users.entry(used.clone()).or_default() += by;
         }
         for name in variables {
-            *self.setters.entry(Arc::clone(name)).or_default() += by;
+            *self.setters.entry(Arc::from(*name)).or_default() += by;
         }
     }
 

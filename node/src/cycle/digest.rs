@@ -18,12 +18,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::{AddAssign, SubAssign};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use dysvr_conf::model::{ListenAddr, UpstreamRef};
 
-use super::upstream::key;
-use super::{Cycle, Entry, Prepared};
+use super::{Cycle, Entry};
 
 /// The sum: 128 bits, so that two different cycles of any life do not meet by chance. Nothing protects it against somebody
 /// who looks for two files that meet; whoever writes the files needs no such trick.
@@ -36,6 +34,13 @@ impl Sum {
         let mut state = Mixer::new(kind as u64);
         thing.hash(&mut state);
         state.sum()
+    }
+}
+
+impl Sum {
+    /// As many times.
+    pub(super) fn times(self, count: u32) -> Self {
+        Self(self.0.wrapping_mul(count.into()))
     }
 }
 
@@ -80,6 +85,7 @@ pub enum Kind {
     Outside = 1,
     Vhost,
     Upstream,
+    Use,
     Listener,
     Name,
     Regex,
@@ -112,38 +118,10 @@ impl Entry {
     }
 }
 
-/// What a change touches, whose sums are out while it is made.
-pub(super) struct Touched {
-    listeners: Vec<ListenAddr>,
-    upstreams: Vec<Arc<str>>,
-    /// Of the vhosts that come.
-    vhosts: Sum,
-}
-
-impl Touched {
-    fn of(prepared: &Prepared) -> Self {
-        let vhosts = || prepared.gone.iter().chain(&prepared.new);
-        let mut listeners: Vec<ListenAddr> = Vec::new();
-        for listen in vhosts().flat_map(|vhost| &vhost.listens) {
-            listeners.push(listen.addr.clone());
-        }
-        listeners.sort();
-        listeners.dedup();
-        let used = vhosts().flat_map(|vhost| &vhost.upstreams).filter_map(|used| match used {
-            UpstreamRef::Named(name) => Some(key(name)),
-            UpstreamRef::Implicit(_) => None,
-        });
-        let mut upstreams: Vec<Arc<str>> = used.chain(prepared.upstreams.keys()).collect();
-        upstreams.sort();
-        upstreams.dedup();
-        Self { listeners, upstreams, vhosts: prepared.new.iter().map(|vhost| vhost.entry.sum()).sum() }
-    }
-}
-
 impl Cycle {
     /// The digest of all that this cycle is.
     pub fn digest(&self) -> Sum {
-        self.whole(self.sum.get().unwrap_or_default(), self.definitions.borrow().digest())
+        self.whole(self.sum.get(), self.definitions.borrow().digest())
     }
 
     /// The same, counted from the tables: what [`Self::digest`] gives unless its upkeep is wrong.
@@ -183,40 +161,24 @@ impl Cycle {
         Sum::of(Kind::Whole, (self.conf_sum, self.count.get(), definitions, sum))
     }
 
-    /// Takes out what a change touches. `None` for a load, the first change: it is counted at its end.
-    pub(super) fn digest_without(&self, prepared: &Prepared) -> Option<Touched> {
-        let mut sum = self.sum.get()?;
-        let touched = Touched::of(prepared);
-        prepared.gone.iter().for_each(|vhost| sum -= vhost.entry.sum());
-        sum -= self.sum_of(&touched);
-        self.sum.set(Some(sum));
-        Some(touched)
+    /// The listeners of these addresses, as far as there are any.
+    pub(super) fn sum_of(&self, listeners: &[ListenAddr]) -> Sum {
+        let known = self.listeners.borrow();
+        listeners.iter().filter_map(|addr| known.get(addr)).map(|listener| listener.sum()).sum()
     }
 
-    /// Puts in what the change has made of it.
-    pub(super) fn digest_with(&self, touched: Option<Touched>) {
-        let sum = match (self.sum.get(), touched) {
-            (Some(mut sum), Some(touched)) => {
-                sum += touched.vhosts;
-                sum += self.sum_of(&touched);
-                sum
-            }
-            _ => {
-                let (listeners, upstreams) = (self.listeners.borrow(), self.upstreams.borrow());
-                let mut sum: Sum = listeners.values().map(|listener| listener.sum()).sum();
-                sum += upstreams.named.values().map(|cell| cell.sum()).sum();
-                self.each_vhost(|vhost| sum += vhost.sum());
-                sum
-            }
-        };
-        self.sum.set(Some(sum));
+    /// Counts what has come.
+    pub(super) fn count_in(&self, sum: Sum) {
+        let mut all = self.sum.get();
+        all += sum;
+        self.sum.set(all);
     }
 
-    fn sum_of(&self, touched: &Touched) -> Sum {
-        let (listeners, upstreams) = (self.listeners.borrow(), self.upstreams.borrow());
-        let listeners = touched.listeners.iter().filter_map(|addr| listeners.get(addr)).map(|listener| listener.sum());
-        let upstreams = touched.upstreams.iter().filter_map(|name| upstreams.named.get(name)).map(|cell| cell.sum());
-        listeners.chain(upstreams).sum()
+    /// Counts what goes.
+    pub(super) fn count_out(&self, sum: Sum) {
+        let mut all = self.sum.get();
+        all -= sum;
+        self.sum.set(all);
     }
 }
 

@@ -6,19 +6,22 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::digest::Digest;
 use dysvr_conf::load::{Running, load_vhost};
-use dysvr_conf::model::{self, Http, ListenAddr, Outline, TextPiece, UpstreamRef, VsvcId};
+use dysvr_conf::model::{self, OrderKey, Outline, UpstreamRef, Use, VsvcId};
 use dysvr_conf::problem::Place;
+use dysvr_conf::regex::Regex;
 
 use super::change::{no_upstream, wrong};
 use super::digest::{Kind, Sum};
-use super::record::{self, Damaged, Piece, Record};
-use super::two::in_two;
-use super::{Cycle, Refusal, Stamp, UpstreamCell, Vhost, logs};
+use super::record::{self, Damaged, Listen, NameKind, Piece, Record, Used};
+use super::recorded::{Outlined, Recorded};
+use super::{Cycle, Refusal, Stamp, UpstreamCell, Vhost, files, logs};
 use crate::dysvr::update::guarded;
 use crate::log::Level;
 use crate::os::region::Blob;
@@ -40,44 +43,48 @@ struct Own {
     text: Vec<u8>,
 }
 
-/// An entry that comes or goes, with its outline.
+/// An entry that comes or goes.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) entry: Rc<Entry>,
-    outline: Outlined,
-}
-
-#[derive(Debug)]
-enum Outlined {
-    /// It was just read.
-    Read(Arc<model::Vhost>),
-    Kept(Box<Outline>),
-}
-
-impl std::ops::Deref for Part {
-    type Target = Outline;
-
-    fn deref(&self) -> &Outline {
-        match &self.outline {
-            Outlined::Read(vhost) => &vhost.outline,
-            Outlined::Kept(outline) => outline,
-        }
-    }
+    /// What was read of it, if that was just now. To free it takes a while, so it stays until nobody waits any more.
+    read: Option<Recorded>,
+    /// Those of its names that are expressions, by index, if it comes.
+    pub(super) regexes: Vec<(u16, Regex)>,
+    /// The entry of another part of the change, whose very place in all tables this one takes over, or gives up to it.
+    pub(super) peer: Option<Rc<Entry>>,
 }
 
 impl Part {
-    /// One that goes.
-    pub(super) fn going(entry: &Rc<Entry>) -> Result<Self, Refusal> {
-        let outline = Outlined::Kept(Box::new(entry.outline()?));
-        Ok(Self { entry: Rc::clone(entry), outline })
+    /// What was compiled of it as it was read, if it is pinned and comes.
+    pub(super) fn whole(&self) -> Option<&Arc<model::Vhost>> {
+        match self.read.as_ref().map(|read| &read.outline) {
+            Some(Outlined::Whole(vhost)) => Some(vhost),
+            Some(Outlined::Alone(_)) | None => None,
+        }
     }
 
-    /// What was read of it, if that was just now.
-    pub(super) fn read(&self) -> Option<&Arc<model::Vhost>> {
-        match &self.outline {
-            Outlined::Read(vhost) => Some(vhost),
-            Outlined::Kept(_) => None,
+    /// One that goes.
+    pub(super) fn going(entry: &Rc<Entry>) -> Self {
+        Self { entry: Rc::clone(entry), read: None, regexes: Vec::new(), peer: None }
+    }
+
+    /// The one of an id that goes because this one comes.
+    pub(super) fn replacing(&mut self, old: &Rc<Entry>) -> Self {
+        let mut gone = Self::going(old);
+        if self.entry.record().stands_like(old.record()) {
+            self.peer = Some(Rc::clone(old));
+            gone.peer = Some(Rc::clone(&self.entry));
         }
+        gone
+    }
+}
+
+impl Deref for Part {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
     }
 }
 
@@ -98,8 +105,8 @@ impl Entry {
     }
 
     /// Where its block begins.
-    pub(super) fn place(&self) -> Option<Place> {
-        self.outline().ok().map(|outline| outline.place)
+    pub fn place(&self) -> Place {
+        self.record().place().unwrap_or_else(|Damaged| Place { file: Path::new("").into(), line: 0 })
     }
 
     /// Its identity.
@@ -117,7 +124,17 @@ impl Entry {
         self.record().stamp()
     }
 
-    /// Its place in the source, see [`record::order_bytes`].
+    /// The file that its block stands in.
+    pub(super) fn file(&self) -> files::Name {
+        self.record().file()
+    }
+
+    /// Its place in the source, as a load has it.
+    pub fn order_key(&self) -> OrderKey {
+        self.record().order_key().unwrap_or_default()
+    }
+
+    /// The same as bytes, see [`record::order_bytes`].
     pub(super) fn order(&self) -> &[u8] {
         self.record().order()
     }
@@ -127,6 +144,26 @@ impl Entry {
         self.record().name(index)
     }
 
+    /// All of its names.
+    pub(super) fn names(&self) -> impl Iterator<Item = (NameKind, &str)> {
+        self.record().names()
+    }
+
+    /// Its `listen`s.
+    pub(super) fn listens(&self) -> impl Iterator<Item = Listen<'_>> {
+        self.record().listens()
+    }
+
+    /// The upstreams that it passes to.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = Used<'_>> {
+        self.record().upstreams()
+    }
+
+    /// What it uses of `http`, and the variables that it sets.
+    pub(super) fn uses(&self) -> (Vec<Use>, Vec<&str>) {
+        self.record().uses()
+    }
+
     /// Whether it is compiled from the beginning.
     pub fn is_pinned(&self) -> bool {
         self.record().is_pinned()
@@ -134,7 +171,11 @@ impl Entry {
 
     /// All that it is but its text.
     pub fn outline(&self) -> Result<Outline, Refusal> {
-        self.record().outline().map_err(|Damaged| wrong(format!("vhost {:?}: {Damaged}", self.id())))
+        self.record().outline().map_err(|damaged| self.refusal(damaged))
+    }
+
+    fn refusal(&self, damaged: Damaged) -> Refusal {
+        wrong(format!("vhost {:?}: {damaged}", self.id()))
     }
 
     /// Names this version of the vhost in a word, the same in all processes and never 0; see [`crate::os::zone::Pulse`].
@@ -195,100 +236,53 @@ pub(super) fn mark_of(digest: &Digest) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h]).clamp(1, TASK - 1)
 }
 
-/// Whether a vhost cannot be made of its text by itself.
-fn must_be_pinned(vhost: &model::Vhost, http: Option<&Http>) -> bool {
-    // A host by a name has the addresses that it led to when the master looked.
-    let by_name = |used: &UpstreamRef| match used {
-        UpstreamRef::Named(_) => false,
-        UpstreamRef::Implicit(upstream) => !upstream.peers.iter().all(|peer| match &peer.addr {
-            ListenAddr::Inet(addr) => {
-                let host = upstream.name.rsplit_once(':').map_or(&*upstream.name, |(host, _)| host);
-                *upstream.name == addr.ip().to_string() || host == addr.ip().to_string()
-            }
-            ListenAddr::Unix(_) => true,
-        }),
-    };
-    vhost.text.0.is_empty()
-        || vhost.listens.iter().any(|listen| listen.ssl)
-        || http.is_none_or(|http| !Arc::ptr_eq(&http.srv.ssl, &vhost.srv.ssl))
-        || vhost.upstreams.iter().any(by_name)
-        || !logs::own_paths(vhost, http).is_empty()
-}
-
-/// The record of a vhost, if all of it is its own.
-fn write(vhost: &model::Vhost, http: Option<&Http>, stamp: Stamp) -> Option<Vec<u8>> {
-    if must_be_pinned(vhost, http) {
-        return Some(record::write(&vhost.outline, stamp, true, &[]));
-    }
-    let own = vhost.text.0.iter().map(|piece| match piece {
-        TextPiece::Own(own) => Some(Piece::Own(own)),
-        TextPiece::File(_) => None,
-    });
-    let pieces: Vec<Piece<'_>> = own.collect::<Option<_>>()?;
-    Some(record::write(&vhost.outline, stamp, false, &pieces))
-}
-
 impl Cycle {
     /// The parts that vhosts which were just read are of a change.
-    pub(super) fn coming(&self, vhosts: &[Arc<model::Vhost>], stamp: Stamp) -> Result<Vec<Part>, Refusal> {
-        let http = self.http();
-        let http = http.as_deref();
+    pub(super) fn coming(&self, vhosts: Vec<Recorded>) -> Result<Vec<Part>, Refusal> {
         let mut parts = Vec::with_capacity(vhosts.len());
-        for (vhost, written) in in_two(vhosts, |vhost| write(vhost, http, stamp)) {
-            let mut files = Vec::new();
-            let bytes = match written {
-                Some(bytes) => bytes,
-                None => {
-                    let pieces = vhost.text.0.iter().map(|piece| self.piece(piece, &mut files));
-                    record::write(&vhost.outline, stamp, false, &pieces.collect::<Result<Vec<_>, _>>()?)
-                }
-            };
-            let entry = Rc::new(Entry::new(self.put(&bytes)?, files.into()));
-            parts.push(Part { entry, outline: Outlined::Read(Arc::clone(vhost)) });
+        for mut read in vhosts {
+            let files = read.files.iter().map(|text| self.file(text)).collect::<Result<Box<[_]>, _>>()?;
+            record::set_files(&mut read.record, |index| files.get(index as usize).map_or(0, |file| file.at()));
+            parts.push(self.part(Entry::new(self.put(&read.record)?, files), Some(read))?);
         }
         Ok(parts)
     }
 
     /// The same for one that the master has put into the region. `read`: what this process has read of it, which it must
     /// have if it is pinned.
-    pub(super) fn placed(&self, at: u32, read: Option<&Arc<model::Vhost>>) -> Result<Part, Refusal> {
+    pub(super) fn placed(&self, at: u32, read: Option<Recorded>) -> Result<Part, Refusal> {
         let blob = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;
-        let entry = Rc::new(Entry::new(blob, Box::default()));
-        let outline = match read {
-            Some(vhost) => Outlined::Read(Arc::clone(vhost)),
-            None if entry.is_pinned() => return Err(wrong(format!("vhost {:?} was not read", entry.id()))),
-            None => Outlined::Kept(Box::new(entry.outline()?)),
-        };
-        Ok(Part { entry, outline })
+        let entry = Entry::new(blob, Box::default());
+        entry.record().check().map_err(|damaged| entry.refusal(damaged))?;
+        let part = self.part(entry, read)?;
+        match part.whole().is_none() && part.is_pinned() {
+            true => Err(wrong(format!("vhost {:?} was not read", part.id()))),
+            false => Ok(part),
+        }
     }
 
-    /// A piece of text for a record; files that others include, too, stand in the region once.
-    fn piece<'t>(&self, piece: &'t TextPiece, files: &mut Vec<Rc<Blob>>) -> Result<Piece<'t>, Refusal> {
-        /// Bytes below which a place of its own is not worth it.
-        const SMALL: usize = 64;
-        let TextPiece::File(text) = piece else { return Ok(Piece::Own(piece.bytes())) };
-        if text.len() < SMALL {
-            return Ok(Piece::Own(text));
-        }
-        let sum = Sum::of(Kind::Text, &**text);
+    fn part(&self, entry: Entry, read: Option<Recorded>) -> Result<Part, Refusal> {
+        let regexes = entry.record().regexes(&mut self.interner.borrow_mut());
+        let regexes = regexes.map_err(|damaged| entry.refusal(damaged))?;
+        Ok(Part { entry: Rc::new(entry), read, regexes, peer: None })
+    }
+
+    /// A file that texts include, as it stands in the region: once.
+    fn file(&self, text: &[u8]) -> Result<Rc<Blob>, Refusal> {
+        let sum = Sum::of(Kind::Text, text);
         let mut known = self.included.borrow_mut();
-        let file = match known.get(&sum).and_then(std::rc::Weak::upgrade) {
-            Some(file) => file,
-            None => {
-                let file = Rc::new(self.put(text)?);
-                // Those that have gone are looked for when the table would grow: that is never dear for long.
-                if known.len() == known.capacity() {
-                    known.retain(|_, file| file.strong_count() > 0);
-                    let living = known.len();
-                    known.shrink_to(2 * living);
-                }
-                known.insert(sum, Rc::downgrade(&file));
-                file
-            }
-        };
-        let at = file.at();
-        files.push(file);
-        Ok(Piece::File(at))
+        if let Some(file) = known.get(&sum).and_then(std::rc::Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = Rc::new(self.put(text)?);
+        // Those that have gone are looked for when the table would grow: that is never dear for long.
+        if known.len() == known.capacity() {
+            known.retain(|_, file| file.strong_count() > 0);
+            let living = known.len();
+            known.shrink_to(2 * living);
+        }
+        known.insert(sum, Rc::downgrade(&file));
+        Ok(file)
     }
 
     pub(super) fn put(&self, bytes: &[u8]) -> Result<Blob, Refusal> {
@@ -328,14 +322,14 @@ impl Cycle {
     ) -> Result<Vhost, Refusal> {
         let upstreams = conf.upstreams.iter().map(|used| match used {
             UpstreamRef::Implicit(upstream) => Ok(UpstreamCell::implicit(upstream)),
-            UpstreamRef::Named(name) => upstream(name).ok_or_else(|| no_upstream(name, &conf)),
+            UpstreamRef::Named(name) => upstream(name).ok_or_else(|| no_upstream(name, &conf.place)),
         });
         let upstreams = upstreams.collect::<Result<_, _>>()?;
         let is_tls = conf.listens.iter().any(|listen| listen.ssl);
         let tls = if is_tls { self.tls.of(&conf.srv.ssl).map_err(wrong)? } else { None };
-        let logs = match self.opens_logs {
-            true => logs::open(&logs::own_paths(&conf, self.http().as_deref()))?,
-            false => Box::default(),
+        let logs = match self.http().filter(|_| self.opens_logs) {
+            Some(http) => logs::open(&logs::own_paths(&conf, &http.loc, &http.options.prefix))?,
+            None => Box::default(),
         };
         Ok(Vhost { conf, upstreams, logs, tls, stamp, quarantined: Cell::default() })
     }

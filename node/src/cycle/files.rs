@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dysvr_conf::model::Http;
-use dysvr_conf::problem::Place;
 use rustc_hash::FxBuildHasher;
 
 use super::entry::Part;
@@ -16,9 +15,9 @@ use super::{Change, Cycle, Kind, Refusal};
 
 /// A file by the hash of its path as bytes: there are as many as vhosts, and whoever asks has the path. Should two files
 /// meet, a task that is right would be sent the way of a reload.
-type Name = u64;
+pub(super) type Name = u64;
 
-fn name(file: &Path) -> Name {
+pub(super) fn name(file: &Path) -> Name {
     FxBuildHasher.hash_one(file.as_os_str())
 }
 
@@ -33,8 +32,8 @@ pub(super) struct Files(Counts);
 pub(super) struct Moves(Counts);
 
 impl Moves {
-    fn count(&mut self, place: &Place, by: i64) {
-        *self.0.entry(name(&place.file)).or_default() += by;
+    fn count(&mut self, file: Name, by: i64) {
+        *self.0.entry(file).or_default() += by;
     }
 }
 
@@ -44,7 +43,7 @@ impl Files {
         let mut moves = Moves::default();
         let maps = http.iter().flat_map(|http| &http.main.map.maps).filter_map(|map| map.place.as_ref());
         let formats = http.iter().flat_map(|http| &http.main.log.formats).filter_map(|format| format.place.as_ref());
-        maps.chain(formats).for_each(|place| moves.count(place, 1));
+        maps.chain(formats).for_each(|place| moves.count(name(&place.file), 1));
         let mut files = Self::default();
         files.apply(moves);
         files
@@ -77,14 +76,16 @@ impl Cycle {
         if change.placed.is_some() {
             return Ok(moves); // the master has counted, and nobody asks a worker
         }
-        gone.iter().for_each(|vhost| moves.count(&vhost.place, -1));
-        cells.standing(self).for_each(|conf| moves.count(&conf.place, -1));
+        gone.iter().for_each(|vhost| moves.count(vhost.entry.file(), -1));
+        cells.leaves(self).for_each(|file| moves.count(file, -1));
         if let Some(http) = self.http().filter(|_| change.defines()) {
             let named = |names: &[Arc<str>], name: &Arc<str>| names.contains(name);
             let maps = http.main.map.maps.iter().filter(|map| named(&change.touched_maps, &map.name));
             let formats = http.main.log.formats.iter().filter(|format| named(&change.touched_formats, &format.name));
             let places = maps.filter_map(|map| map.place.as_ref());
-            places.chain(formats.filter_map(|format| format.place.as_ref())).for_each(|place| moves.count(place, -1));
+            places
+                .chain(formats.filter_map(|format| format.place.as_ref()))
+                .for_each(|place| moves.count(name(&place.file), -1));
         }
         if change.kind != Kind::Load {
             let files = self.files.borrow();
@@ -100,11 +101,11 @@ impl Cycle {
             }
         }
         moves.0.reserve(new.len());
-        new.iter().for_each(|vhost| moves.count(&vhost.place, 1));
-        cells.read().for_each(|upstream| moves.count(&upstream.place, 1));
+        new.iter().for_each(|vhost| moves.count(vhost.entry.file(), 1));
+        cells.enters().for_each(|file| moves.count(file, 1));
         let maps = change.maps.iter().filter_map(|(_, map)| map.place.as_ref());
         let formats = change.formats.iter().filter_map(|(_, format)| format.place.as_ref());
-        maps.chain(formats).for_each(|place| moves.count(place, 1));
+        maps.chain(formats).for_each(|place| moves.count(name(&place.file), 1));
         Ok(moves)
     }
 

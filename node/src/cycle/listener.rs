@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use dysvr_conf::model::{Listen, ListenAddr};
+use dysvr_conf::model::ListenAddr;
 
 use super::digest::{Kind, Sum};
 use super::names::Names;
@@ -15,15 +15,6 @@ pub type SocketOptions = listen::Options;
 
 /// What it is made with when no `listen` says otherwise.
 pub(super) const DEFAULT: SocketOptions = SocketOptions { backlog: listen::BACKLOG, reuseport: false, ipv6only: true };
-
-/// The options that a `listen` carries; only one of an address may.
-pub(super) fn carried(listen: &Listen) -> Option<SocketOptions> {
-    listen.has_options().then(|| SocketOptions {
-        backlog: listen.backlog.unwrap_or(DEFAULT.backlog),
-        reuseport: listen.reuseport,
-        ipv6only: listen.ipv6only.unwrap_or(DEFAULT.ipv6only),
-    })
-}
 
 /// An address:port with its names.
 #[derive(Debug)]
@@ -85,7 +76,7 @@ impl Listener {
 
     /// Its part of the cycle's digest: address, options, and the names as they stand.
     pub fn sum(&self) -> Sum {
-        let names = self.names.borrow_mut().sum();
+        let names = self.names.borrow().sum();
         self.with_names(names)
     }
 

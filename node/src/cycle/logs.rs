@@ -18,22 +18,23 @@ use super::{Prepared, Refusal};
 use crate::log::{LogFile, open_file};
 
 /// The files that a vhost logs to and `http` itself does not, which the cycle has open.
-pub(super) fn own_paths(vhost: &Vhost, http: Option<&Http>) -> Vec<PathBuf> {
-    let mut wanted = Wanted::new(http);
+pub(super) fn own_paths(vhost: &Vhost, http: &LocConf, prefix: &Path) -> Vec<PathBuf> {
+    let seen = [Arc::as_ptr(&http.log).cast(), Arc::as_ptr(&http.core).cast()];
+    let mut wanted = Wanted { prefix, paths: Vec::new(), seen: seen.into_iter().collect() };
     wanted.conf(&vhost.loc);
     wanted.script(&vhost.script);
     wanted.locations(&vhost.locations);
     if wanted.paths.is_empty() {
         return wanted.paths;
     }
-    let of_http = http.map(paths_of_http).unwrap_or_default();
+    let of_http = paths_of_http(http, prefix);
     wanted.paths.retain(|path| !of_http.contains(path));
     wanted.paths
 }
 
 /// Opens the files that `http` itself logs to.
 pub(super) fn open_http(http: &Http) -> Result<Box<[Rc<LogFile>]>, Refusal> {
-    open(&paths_of_http(http))
+    open(&paths_of_http(&http.loc, &http.options.prefix))
 }
 
 /// Opens files.
@@ -46,9 +47,9 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Box<[Rc<LogFile>]>, Refusal> {
     paths.iter().map(open).collect()
 }
 
-fn paths_of_http(http: &Http) -> Vec<PathBuf> {
-    let mut wanted = Wanted { prefix: &http.options.prefix, paths: Vec::new(), seen: SmallVec::new() };
-    wanted.conf(&http.loc);
+fn paths_of_http(http: &LocConf, prefix: &Path) -> Vec<PathBuf> {
+    let mut wanted = Wanted { prefix, paths: Vec::new(), seen: SmallVec::new() };
+    wanted.conf(http);
     wanted.paths
 }
 
@@ -72,13 +73,7 @@ struct Wanted<'a> {
     seen: SmallVec<[*const (); 8]>,
 }
 
-impl<'a> Wanted<'a> {
-    fn new(http: Option<&'a Http>) -> Self {
-        let prefix = http.map_or(Path::new(""), |http| &http.options.prefix);
-        let seen = http.map(|http| [Arc::as_ptr(&http.loc.log).cast(), Arc::as_ptr(&http.loc.core).cast()]);
-        Self { prefix, paths: Vec::new(), seen: seen.into_iter().flatten().collect() }
-    }
-
+impl Wanted<'_> {
     fn locations(&mut self, locations: &Locations) {
         for location in locations.prefixes.iter().chain(&locations.regexes).chain(&locations.named) {
             self.conf(&location.conf);

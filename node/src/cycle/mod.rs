@@ -16,8 +16,8 @@ mod listener;
 mod logs;
 mod names;
 mod record;
+mod recorded;
 mod ssl;
-mod two;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
@@ -40,6 +40,8 @@ pub use addresses::{Opening, unserved};
 pub use change::{Change, Committed, Delta, Kind, Over, Placed, Prepared, Refusal};
 pub use entry::Entry;
 pub use listener::{Found, Listener, SocketOptions};
+pub(crate) use recorded::Records;
+pub use recorded::{Loaded, Recorded, RecordedUpstream, load};
 pub use upstream::{Upstream, UpstreamCell};
 
 /// Which task made a vhost what it is.
@@ -92,8 +94,8 @@ pub struct Cycle {
     count: Cell<usize>,
     /// Of the text outside vhosts, upstreams, maps and log formats.
     conf_sum: Sum,
-    /// Of all that follows the changes, `None` before the load; see [`digest`].
-    sum: Cell<Option<Sum>>,
+    /// Of all that follows the changes; see [`digest`].
+    sum: Cell<Sum>,
     /// What TLS runs with.
     tls: Configs,
     caches: RefCell<caches::Caches>,
@@ -111,20 +113,17 @@ pub struct Cycle {
 
 impl Cycle {
     /// The cycle of a whole configuration.
-    pub fn load(conf: Config) -> Result<Self, Refusal> {
-        Self::make(conf, true)
+    pub fn load(loaded: Loaded) -> Result<Self, Refusal> {
+        Self::make(loaded, true)
     }
 
     /// The same without side effects: no log file is opened, so nothing can be served from it.
-    pub fn look_at(conf: Config) -> Result<Self, Refusal> {
-        Self::make(conf, false)
+    pub fn look_at(loaded: Loaded) -> Result<Self, Refusal> {
+        Self::make(loaded, false)
     }
 
-    fn make(mut conf: Config, opens_logs: bool) -> Result<Self, Refusal> {
-        // Taken out: what is deleted later must not live on there.
-        let (vhosts, upstreams) = conf.http.as_mut().map_or_else(Default::default, |http| {
-            (std::mem::take(&mut http.vhosts), std::mem::take(&mut http.upstreams))
-        });
+    fn make(loaded: Loaded, opens_logs: bool) -> Result<Self, Refusal> {
+        let (mut conf, vhosts, upstreams) = loaded.split();
         let logs = conf.http.as_ref().filter(|_| opens_logs).map_or_else(|| Ok(Box::default()), logs::open_http)?;
         let cycle = Self {
             conf_sum: Sum::of(digest::Kind::Outside, &*conf.outside),

@@ -8,7 +8,6 @@ use std::hash::BuildHasher as _;
 use std::ops::Bound;
 use std::rc::Rc;
 
-use dysvr_conf::model::ServerName;
 use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
 use dysvr_proto::planted::{Bug, planted};
@@ -16,6 +15,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
+use super::Stamp;
 use super::digest::{Kind, Sum, Who};
 use super::entry::{Entry, Part};
 use super::record::NameKind;
@@ -47,6 +47,10 @@ impl Table {
         self.0.find(FxBuildHasher.hash_one(key), |holders| key_of(holders) == key)
     }
 
+    fn get_mut(&mut self, key: &str) -> Option<&mut Holders> {
+        self.0.find_mut(FxBuildHasher.hash_one(key), |holders| key_of(holders) == key)
+    }
+
     /// Adds a holder among those of the same name; gives the place at which it stands.
     fn add(&mut self, key: &str, holder: Holder) -> (usize, &Holders) {
         let hash = FxBuildHasher.hash_one(key);
@@ -57,14 +61,19 @@ impl Table {
         (at, holders)
     }
 
-    /// Takes an entry out of those of a name.
-    fn remove(&mut self, key: &str, entry: &Rc<Entry>) {
+    /// Takes an entry out of those of a name. Gives who has served the name before and who serves it now, if it was there.
+    fn remove(&mut self, key: &str, entry: &Rc<Entry>) -> Option<(Who, Option<Who>)> {
         let hash = FxBuildHasher.hash_one(key);
-        let Ok(mut found) = self.0.find_entry(hash, |holders| key_of(holders) == key) else { return };
-        found.get_mut().retain(|other| !Rc::ptr_eq(&other.entry, entry));
-        if found.get().is_empty() {
+        let mut found = self.0.find_entry(hash, |holders| key_of(holders) == key).ok()?;
+        let holders = found.get_mut();
+        let at = holders.iter().position(|other| Rc::ptr_eq(&other.entry, entry))?;
+        let before = who_serves(holders)?;
+        holders.remove(at);
+        let after = who_serves(holders);
+        if after.is_none() {
             found.remove();
         }
+        Some((before, after))
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &Holders)> {
@@ -114,33 +123,34 @@ pub(super) struct Names {
     regexes: BTreeMap<ByPlace, (Regex, Rc<Entry>)>,
     all: BTreeSet<InOrder>,
     explicit: Option<Rc<Entry>>,
-    /// What [`Self::summed`] gives, kept up to date once it was asked for: a load, which fills the tables from nothing,
-    /// counts once at its end.
-    sum: Option<Sum>,
+    /// What [`Self::summed`] gives.
+    sum: Sum,
 }
 
 impl Names {
-    /// Adds many, each with whether its `listen` here says `default_server`: the sums are counted anew, which costs what
+    /// Adds many, each with whether its `listen` here says `default_server`: the order is summed anew, which costs what
     /// there is, so there must not be many more already. Gives the names that another one already has before it or that it
     /// takes from another one.
     pub(super) fn fill(&mut self, vhosts: &[(&Part, bool)]) -> Vec<(String, Place)> {
-        self.sum = None;
+        self.sum -= self.sum_of_order();
         self.exact.0.reserve(vhosts.len(), hash_of);
         let conflicts = vhosts.iter().flat_map(|(vhost, default)| self.enter(vhost, *default)).collect();
         // Made of a sorted list the order is built without a search for each, and without spare room.
         self.all.append(&mut vhosts.iter().map(|(vhost, _)| InOrder(Rc::clone(&vhost.entry))).collect());
+        self.sum += self.sum_of_order();
         conflicts
     }
 
     /// Adds one.
     pub(super) fn insert(&mut self, vhost: &Part, default: bool) -> Vec<(String, Place)> {
-        self.take_out(|names| names.sum_of_place(vhost.entry.order()));
+        let entry = &vhost.entry;
+        self.sum -= self.sum_of_place(entry.order());
         if planted(Bug::DefaultByArrival) {
             self.explicit = self.default_server().cloned();
         }
         let conflicts = self.enter(vhost, default);
-        self.all.insert(InOrder(Rc::clone(&vhost.entry)));
-        self.put_in(|names| names.sum_of_place(vhost.entry.order()));
+        self.all.insert(InOrder(Rc::clone(entry)));
+        self.sum += self.sum_of_place(entry.order());
         conflicts
     }
 
@@ -153,44 +163,25 @@ impl Names {
         }
     }
 
-    /// What one name of one table counts, if sums are kept.
-    fn counted(&mut self, kind: NameKind, key: &str) -> Sum {
-        match self.sum {
-            None => Sum::default(),
-            Some(_) => self
-                .table(kind)
-                .and_then(|table| table.get(key).map(|holders| sum_of_name(kind, key, holders)))
-                .unwrap_or_default(),
-        }
-    }
-
     /// All of [`Self::insert`] but the place in the order.
     fn enter(&mut self, vhost: &Part, default: bool) -> Vec<(String, Place)> {
         let entry = &vhost.entry;
+        for (index, regex) in &vhost.regexes {
+            self.sum += sum_of_regex(entry, *index, regex);
+            self.regexes.insert((entry.order().into(), *index), (regex.clone(), Rc::clone(entry)));
+        }
         let mut conflicts = Vec::new();
-        for (index, name) in (0..).zip(&vhost.names) {
-            if let ServerName::Regex { regex, .. } = name {
-                if let Some(sum) = &mut self.sum {
-                    *sum += sum_of_regex(entry, index, regex);
-                }
-                self.regexes.insert((entry.order().into(), index), (regex.clone(), Rc::clone(entry)));
-                continue;
-            }
-            let (kind, key) = NameKind::of(name);
-            let before = self.counted(kind, key);
+        for (index, (kind, key)) in (0..).zip(entry.names()) {
             let Some(table) = self.table(kind) else { continue };
             if table.get(key).is_some_and(|holders| holders.iter().any(|other| Rc::ptr_eq(&other.entry, entry))) {
                 continue;
             }
             let (at, holders) = table.add(key, Holder { entry: Rc::clone(entry), index });
-            // The later one is the one whose name is ignored.
-            let ignored =
-                if at > 0 { Some(vhost.place.clone()) } else { holders.get(1).and_then(|next| next.entry.place()) };
-            conflicts.extend(ignored.map(|place| (name.to_string(), place)));
-            let after = self.counted(kind, key);
-            if let Some(sum) = &mut self.sum {
-                *sum -= before;
-                *sum += after;
+            conflicts.extend(ignored(holders, at).map(|ignored| (kind.name(key).to_string(), ignored.place())));
+            // Who waits behind another one changes nothing.
+            if at == 0 {
+                let (before, now) = (holders.get(1).map(who), who_serves(holders));
+                self.serves(kind, key, before, now);
             }
         }
         if default {
@@ -199,57 +190,97 @@ impl Names {
         conflicts
     }
 
+    /// Puts one into the place of another one that [stands like](super::record::Record::stands_like) it: who is where does
+    /// not change, nor do the sums.
+    pub(super) fn exchange(&mut self, old: &Rc<Entry>, new: &Rc<Entry>) {
+        for (kind, key) in new.names() {
+            let holders = self.table(kind).and_then(|table| table.get_mut(key)).into_iter().flatten();
+            for holder in holders.filter(|holder| Rc::ptr_eq(&holder.entry, old)) {
+                holder.entry = Rc::clone(new);
+            }
+        }
+        self.all.replace(InOrder(Rc::clone(new)));
+        if self.explicit.as_ref().is_some_and(|default| Rc::ptr_eq(default, old)) {
+            self.explicit = Some(Rc::clone(new));
+        }
+    }
+
+    /// What [`Self::insert`] would say of one that is there, when all of its change are: those say it themselves that wait
+    /// behind it and came with it.
+    pub(super) fn conflicts(&self, entry: &Rc<Entry>, change: Stamp) -> Vec<(String, Place)> {
+        let mut conflicts = Vec::new();
+        for (index, (kind, key)) in (0..).zip(entry.names()) {
+            let holders = match kind {
+                NameKind::Exact => self.exact.get(key),
+                NameKind::Leading => self.leading.get(key),
+                NameKind::Trailing => self.trailing.get(key),
+                NameKind::Regex => None,
+            };
+            let Some(holders) = holders else { continue };
+            let is_it = |holder: &Holder| holder.index == index && Rc::ptr_eq(&holder.entry, entry);
+            let Some(at) = holders.iter().position(is_it) else { continue };
+            let ignored = ignored(holders, at).filter(|ignored| at > 0 || ignored.stamp() != change);
+            conflicts.extend(ignored.map(|ignored| (kind.name(key).to_string(), ignored.place())));
+        }
+        conflicts
+    }
+
     /// Removes a vhost that was inserted.
-    pub(super) fn remove(&mut self, vhost: &Part) {
-        let entry = &vhost.entry;
-        self.take_out(|names| names.sum_of_place(entry.order()));
-        for (index, name) in (0..).zip(&vhost.names) {
-            if let ServerName::Regex { .. } = name {
+    pub(super) fn remove(&mut self, entry: &Rc<Entry>) {
+        self.sum -= self.sum_of_place(entry.order());
+        for (index, (kind, key)) in (0..).zip(entry.names()) {
+            if kind == NameKind::Regex {
                 let removed = self.regexes.remove(&(entry.order().into(), index));
-                if let (Some((regex, entry)), Some(sum)) = (removed, &mut self.sum) {
-                    *sum -= sum_of_regex(&entry, index, &regex);
+                if let Some((regex, entry)) = removed {
+                    self.sum -= sum_of_regex(&entry, index, &regex);
                 }
                 continue;
             }
-            let (kind, key) = NameKind::of(name);
-            let before = self.counted(kind, key);
-            if let Some(table) = self.table(kind) {
-                table.remove(key, entry);
-            }
-            let after = self.counted(kind, key);
-            if let Some(sum) = &mut self.sum {
-                *sum -= before;
-                *sum += after;
+            if let Some((before, now)) = self.table(kind).and_then(|table| table.remove(key, entry)) {
+                self.serves(kind, key, Some(before), now);
             }
         }
         self.all.remove(entry.order());
         if self.explicit.as_ref().is_some_and(|default| Rc::ptr_eq(default, entry)) {
             self.explicit = None;
         }
-        self.put_in(|names| names.sum_of_place(entry.order()));
+        self.sum += self.sum_of_place(entry.order());
+    }
+
+    /// Counts that another one serves a name now.
+    fn serves(&mut self, kind: NameKind, key: &str, before: Option<Who>, now: Option<Who>) {
+        if let Some(who) = before {
+            self.sum -= sum_of_name(kind, key, who);
+        }
+        if let Some(who) = now {
+            self.sum += sum_of_name(kind, key, who);
+        }
     }
 
     /// Its part of the cycle's digest, as it is kept.
-    pub(super) fn sum(&mut self) -> Sum {
-        let sum = self.sum.unwrap_or_else(|| self.summed());
-        self.sum = Some(sum);
-        sum
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
     }
 
     /// Its part of the cycle's digest, from the tables.
     pub(super) fn summed(&self) -> Sum {
         let tables =
             [(NameKind::Exact, &self.exact), (NameKind::Leading, &self.leading), (NameKind::Trailing, &self.trailing)];
-        let names = tables
-            .into_iter()
-            .flat_map(|(kind, table)| table.iter().map(move |(key, holders)| sum_of_name(kind, key, holders)));
+        let names = tables.into_iter().flat_map(|(kind, table)| {
+            table.iter().filter_map(move |(key, holders)| Some(sum_of_name(kind, key, who_serves(holders)?)))
+        });
         let regexes = self.regexes.iter().map(|((_, index), (regex, entry))| sum_of_regex(entry, *index, regex));
+        names.chain(regexes).chain([self.sum_of_order()]).sum()
+    }
+
+    /// Who stands behind whom, and the default server.
+    fn sum_of_order(&self) -> Sum {
         let mut before = None;
         let order = self.iter().map(|entry| {
             let who = Who::from(&**entry);
             Sum::of(Kind::Order, (before.replace(who), who))
         });
-        names.chain(regexes).chain(order).chain([self.sum_of_default()]).sum()
+        order.chain([self.sum_of_default()]).sum()
     }
 
     /// The same as text, a summand on a line.
@@ -292,20 +323,6 @@ impl Names {
             sum += Sum::of(Kind::Order, (Some(first), who(second)));
         }
         sum
-    }
-
-    fn take_out(&mut self, part: impl FnOnce(&Self) -> Sum) {
-        if let Some(mut sum) = self.sum {
-            sum -= part(self);
-            self.sum = Some(sum);
-        }
-    }
-
-    fn put_in(&mut self, part: impl FnOnce(&Self) -> Sum) {
-        if let Some(mut sum) = self.sum {
-            sum += part(self);
-            self.sum = Some(sum);
-        }
     }
 
     fn sum_of_default(&self) -> Sum {
@@ -375,10 +392,22 @@ impl Names {
     }
 }
 
-/// Who serves a name; nothing for a name that nobody has.
-fn sum_of_name(table: NameKind, key: &str, holders: &Holders) -> Sum {
-    let who = |holder: &Holder| Sum::of(Kind::Name, (table as u8, key, Who::from(&*holder.entry)));
-    holders.first().map_or_else(Sum::default, who)
+/// Whose name is ignored because the holder at a place has it, too: the later one's.
+fn ignored(holders: &Holders, at: usize) -> Option<&Entry> {
+    holders.get(at.max(1)).map(|holder| &*holder.entry)
+}
+
+fn who(holder: &Holder) -> Who {
+    Who::from(&*holder.entry)
+}
+
+/// Who serves a name.
+fn who_serves(holders: &Holders) -> Option<Who> {
+    holders.first().map(who)
+}
+
+fn sum_of_name(table: NameKind, key: &str, who: Who) -> Sum {
+    Sum::of(Kind::Name, (table as u8, key, who))
 }
 
 fn sum_of_regex(entry: &Entry, index: u16, regex: &Regex) -> Sum {

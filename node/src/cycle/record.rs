@@ -1,15 +1,32 @@
 //! What is kept of a vhost or an upstream: a run of bytes that the master puts into memory which all its workers see
 //! ([`crate::os::region`]), so that it is there once, whatever the number of processes and of updates.
 //!
-//! What an index asks for often (order, names, identity) stands where it is found without reading the rest.
+//! The tables of a process are made of what stands here as it stands. What an index asks for often (order, names, identity)
+//! is found without reading the rest.
+
+mod items;
+mod order;
+mod upstream;
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use dysvr_conf::digest::Digest;
-use dysvr_conf::model::{self, OrderKey, OrderStep, Outline, ServerName, VsvcId};
+use dysvr_conf::intern::Interner;
+use dysvr_conf::model::{OrderKey, Outline, ServerName, UpstreamRef, Use, VsvcId};
+use dysvr_conf::problem::Place;
+use dysvr_conf::regex::Regex;
+use serde::Serialize;
 
-use super::Stamp;
+use super::{Stamp, files};
+use items::{Expression, Rest, items};
+use order::{order_of, order_steps};
+
+pub(super) use items::{Listen, Used};
+pub(super) use order::order_bytes;
+pub(super) use upstream::{UpstreamRecord, write_upstream};
 
 /// The bytes are not those of a record, which they always are unless memory was damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,17 +40,30 @@ pub(super) enum NameKind {
     Exact,
     Leading,
     Trailing,
-    /// An expression: its pattern stands in the outline.
+    /// An expression: a record has no text for it here, see [`Record::regexes`].
     Regex,
 }
 
 impl NameKind {
-    pub(super) fn of(name: &ServerName) -> (Self, &str) {
+    fn of(name: &ServerName) -> (Self, &str) {
         match name {
             ServerName::Exact(name) => (Self::Exact, name),
             ServerName::Leading(name) => (Self::Leading, name),
             ServerName::Trailing(name) => (Self::Trailing, name),
             ServerName::Regex { .. } => (Self::Regex, ""),
+        }
+    }
+
+    fn from_byte(kind: u8) -> Option<Self> {
+        [Self::Exact, Self::Leading, Self::Trailing, Self::Regex].into_iter().find(|known| *known as u8 == kind)
+    }
+
+    /// The name that is no expression.
+    pub(super) fn name(self, name: &str) -> ServerName {
+        match self {
+            Self::Exact | Self::Regex => ServerName::Exact(name.into()),
+            Self::Leading => ServerName::Leading(name.into()),
+            Self::Trailing => ServerName::Trailing(name.into()),
         }
     }
 }
@@ -43,17 +73,28 @@ const DIGEST: usize = 0;
 const ID: usize = 32;
 const TASK: usize = 40;
 const REVISION: usize = 48;
-const FLAGS: usize = 56;
-const ORDER_LENGTH: usize = 60;
-const NAMES_LENGTH: usize = 64;
-const OUTLINE_LENGTH: usize = 68;
-/// The head's length; behind it stand the order, the names, the outline and the text.
-const HEAD: usize = 72;
+const FILE_NAME: usize = 56;
+const FLAGS: usize = 64;
+/// The lengths of the sections, which stand behind the head in this order.
+const LENGTHS: usize = 68;
+const HEAD: usize = LENGTHS + 4 * SECTIONS;
+
+// The sections; behind them stands the text.
+const ORDER: usize = 0;
+const NAMES: usize = 1;
+const LISTENS: usize = 2;
+const UPSTREAMS: usize = 3;
+const REST: usize = 4;
+const SECTIONS: usize = 5;
 
 const HAS_ID: u32 = 1;
 const HAS_TASK: u32 = 2;
 const HAS_REVISION: u32 = 4;
 const PINNED: u32 = 8;
+/// It uses something of `http`, or has variables.
+const HAS_USES: u32 = 16;
+/// Some of its names are expressions.
+const HAS_REGEXES: u32 = 32;
 
 /// The kinds of a piece of text.
 const OWN: u8 = 0;
@@ -68,49 +109,32 @@ pub(super) enum Piece<'r> {
     File(u32),
 }
 
-/// A place in the source as bytes that compare as the places do.
-pub(super) fn order_bytes(order: &OrderKey) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut bytes = Vec::with_capacity(64);
-    for step in order.0.iter() {
-        bytes.extend_from_slice(&step.offset.to_be_bytes());
-        match &step.file {
-            None => bytes.push(0),
-            Some(file) => {
-                bytes.push(1);
-                bytes.extend_from_slice(file.as_os_str().as_bytes());
-                bytes.push(0); // no path has one
-            }
-        }
-    }
-    bytes
+fn path(bytes: &[u8]) -> Arc<Path> {
+    Path::new(OsStr::from_bytes(bytes)).into()
 }
 
-/// The place that [`order_bytes`] were made of.
-fn order_of(mut bytes: &[u8]) -> Option<OrderKey> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut steps = Vec::with_capacity(2);
-    while let Some((offset, rest)) = bytes.split_first_chunk::<4>() {
-        let (has_file, rest) = rest.split_first()?;
-        let (file, rest) = match has_file {
-            0 => (None, rest),
-            _ => {
-                let end = rest.iter().position(|byte| *byte == 0)?;
-                (Some(Path::new(OsStr::from_bytes(&rest[..end])).into()), &rest[end + 1..])
-            }
-        };
-        steps.push(OrderStep { offset: u32::from_be_bytes(*offset), file });
-        bytes = rest;
+/// Writes the sections of a record.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn section(&mut self, number: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.0.len();
+        write(&mut self.0);
+        let length = (self.0.len() - start) as u32;
+        let at = LENGTHS + 4 * number;
+        self.0[at..at + 4].copy_from_slice(&length.to_le_bytes());
     }
-    bytes.is_empty().then(|| OrderKey(steps.into()))
+}
+
+fn put(bytes: &mut Vec<u8>, thing: &impl Serialize) {
+    // Into a vector nothing but memory can fail.
+    *bytes = postcard::to_extend(thing, std::mem::take(bytes)).unwrap_or_default();
 }
 
 /// The bytes of a vhost's record.
-pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece<'_>]) -> Vec<u8> {
-    let order = order_bytes(&outline.order);
-    let text_length: usize = text.iter().map(|piece| if let Piece::Own(own) = piece { own.len() + 5 } else { 5 }).sum();
-    // Of most vhosts all else fits into that, paths and names included.
-    let mut bytes = Vec::with_capacity(text_length + 768);
+pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece<'_>]) -> Box<[u8]> {
+    let mut writer = Writer(Vec::with_capacity(2048));
+    let bytes = &mut writer.0;
     bytes.resize(HEAD, 0);
     bytes[DIGEST..ID].copy_from_slice(&outline.digest.0);
     let mut flags = if pinned { PINNED } else { 0 };
@@ -122,34 +146,32 @@ pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece
         flags |= number.map_or(0, |_| flag);
         bytes[at..at + 8].copy_from_slice(&number.unwrap_or_default().to_le_bytes());
     }
-    bytes[FLAGS..FLAGS + 4].copy_from_slice(&flags.to_le_bytes());
-    bytes.extend_from_slice(&order);
-
-    let names = bytes.len();
-    bytes.extend_from_slice(&(outline.names.len() as u32).to_le_bytes());
-    let mut end = 0_u32;
-    for name in &outline.names {
-        end += 1 + NameKind::of(name).1.len() as u32;
-        bytes.extend_from_slice(&end.to_le_bytes());
+    if !outline.uses.is_empty() || !outline.variables.is_empty() {
+        flags |= HAS_USES;
     }
-    for name in &outline.names {
-        let (kind, text) = NameKind::of(name);
-        bytes.push(kind as u8);
-        bytes.extend_from_slice(text.as_bytes());
+    if outline.names.iter().any(|name| matches!(name, ServerName::Regex { .. })) {
+        flags |= HAS_REGEXES;
     }
-
-    let start = bytes.len();
-    // Into a vector nothing but memory can fail.
-    let mut bytes = postcard::to_extend(outline, bytes).unwrap_or_default();
-    for (at, length) in [
-        (ORDER_LENGTH, order.len()),
-        (NAMES_LENGTH, start - names),
-        (OUTLINE_LENGTH, bytes.len().saturating_sub(start)),
-    ] {
-        if let Some(place) = bytes.get_mut(at..at + 4) {
-            place.copy_from_slice(&(length as u32).to_le_bytes());
+    bytes[FILE_NAME..FLAGS].copy_from_slice(&files::name(&outline.place.file).to_le_bytes());
+    bytes[FLAGS..LENGTHS].copy_from_slice(&flags.to_le_bytes());
+    writer.section(ORDER, |bytes| bytes.extend_from_slice(&order_bytes(&outline.order)));
+    writer.section(NAMES, |bytes| write_names(&outline.names, bytes));
+    writer.section(LISTENS, |bytes| {
+        outline.listens.iter().for_each(|listen| put(bytes, &Listen::of(listen, &outline.place.file)));
+    });
+    writer.section(UPSTREAMS, |bytes| {
+        for used in &outline.upstreams {
+            match used {
+                UpstreamRef::Named(name) => put(bytes, &Used::Named(name)),
+                UpstreamRef::Implicit(upstream) => {
+                    let whole = postcard::to_stdvec(&**upstream).unwrap_or_default();
+                    put(bytes, &Used::Implicit(&upstream.name, &whole));
+                }
+            }
         }
-    }
+    });
+    writer.section(REST, |bytes| put(bytes, &Rest::of(outline)));
+    let mut bytes = writer.0;
     for piece in text {
         let (kind, number, own) = match piece {
             Piece::Own(own) => (OWN, own.len() as u32, *own),
@@ -159,7 +181,36 @@ pub(super) fn write(outline: &Outline, stamp: Stamp, pinned: bool, text: &[Piece
         bytes.extend_from_slice(&number.to_le_bytes());
         bytes.extend_from_slice(own);
     }
-    bytes
+    // Without spare room: there may be a hundred thousand of them at a time.
+    bytes.as_slice().into()
+}
+
+/// Their count, where each of them ends, and kind and text of each.
+fn write_names(names: &[ServerName], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&(names.len() as u32).to_le_bytes());
+    let mut end = 0_u32;
+    for name in names {
+        end += 1 + NameKind::of(name).1.len() as u32;
+        bytes.extend_from_slice(&end.to_le_bytes());
+    }
+    for name in names {
+        let (kind, text) = NameKind::of(name);
+        bytes.push(kind as u8);
+        bytes.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Gives the files that a vhost's text includes other numbers.
+pub(super) fn set_files(record: &mut [u8], number: impl Fn(u32) -> u32) {
+    let mut at = Record(record).begins(SECTIONS);
+    while let Some((kind, given)) = record.get(at..).and_then(|rest| rest.split_first()) {
+        let Some(given) = given.first_chunk::<4>().map(|given| u32::from_le_bytes(*given)) else { return };
+        match *kind {
+            FILE => record[at + 1..at + 5].copy_from_slice(&number(given).to_le_bytes()),
+            _ => at += given as usize,
+        }
+        at += 5;
+    }
 }
 
 /// A vhost's record.
@@ -172,13 +223,55 @@ impl<'r> Record<'r> {
     }
 
     fn number(self, at: usize, flag: u32) -> Option<u64> {
-        let number = self.0.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-        number.filter(|_| self.word(FLAGS) & flag != 0)
+        (self.word(FLAGS) & flag != 0).then(|| self.long(at))
     }
 
-    fn section(self, skipped: &[usize], length: usize) -> &'r [u8] {
-        let from = skipped.iter().fold(HEAD, |from, at| from + self.word(*at) as usize);
-        self.0.get(from..from + self.word(length) as usize).unwrap_or_default()
+    fn long(self, at: usize) -> u64 {
+        self.0.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+    }
+
+    fn begins(self, section: usize) -> usize {
+        (0..section).fold(HEAD, |at, before| at.saturating_add(self.word(LENGTHS + 4 * before) as usize))
+    }
+
+    fn section(self, section: usize) -> &'r [u8] {
+        let from = self.begins(section);
+        let to = from.saturating_add(self.word(LENGTHS + 4 * section) as usize);
+        self.0.get(from..to).unwrap_or_default()
+    }
+
+    /// That all of it can be read, so that nothing is left out when it is.
+    pub(super) fn check(self) -> Result<(), Damaged> {
+        if self.begins(SECTIONS) > self.0.len() {
+            return Err(Damaged);
+        }
+        order_steps(self.order()).try_for_each(|step| step.map(drop))?;
+        let names = Record(self.section(NAMES)).word(0) as usize;
+        if names == 0 || self.names().count() != names {
+            return Err(Damaged);
+        }
+        items::<Listen<'_>>(self.section(LISTENS)).try_for_each(|listen| listen.map(drop))?;
+        items::<Used<'_>>(self.section(UPSTREAMS)).try_for_each(|used| used?.upstream().map(drop))?;
+        let regexes = (0..).zip(self.names()).filter(|(_, (kind, _))| *kind == NameKind::Regex);
+        let known = self.rest()?.regexes;
+        if !regexes.map(|(index, _)| index).eq(known.iter().map(|known| known.index)) {
+            return Err(Damaged);
+        }
+        let mut text = self.text();
+        while !text.is_empty() {
+            text = split_piece(text).ok_or(Damaged)?.1;
+        }
+        self.place().map(drop)
+    }
+
+    /// Whether it has the place of another one in every table: the same names, none of which is an expression, at the same
+    /// addresses, at the same place of the source.
+    pub(super) fn stands_like(self, other: Self) -> bool {
+        let same = |section| self.section(section) == other.section(section);
+        self.id() == other.id()
+            && [ORDER, NAMES].into_iter().all(same)
+            && self.word(FLAGS) & HAS_REGEXES == 0
+            && self.listens().map(Listen::says).eq(other.listens().map(Listen::says))
     }
 
     /// Its identity.
@@ -196,6 +289,11 @@ impl<'r> Record<'r> {
         Stamp { task_id: self.number(TASK, HAS_TASK), revision: self.number(REVISION, HAS_REVISION) }
     }
 
+    /// The file that its block stands in.
+    pub(super) fn file(self) -> files::Name {
+        self.long(FILE_NAME)
+    }
+
     /// Whether it cannot be made of its text by itself.
     pub(super) fn is_pinned(self) -> bool {
         self.word(FLAGS) & PINNED != 0
@@ -203,182 +301,127 @@ impl<'r> Record<'r> {
 
     /// See [`order_bytes`].
     pub(super) fn order(self) -> &'r [u8] {
-        self.section(&[], ORDER_LENGTH)
+        self.section(ORDER)
+    }
+
+    /// The same as a load has it.
+    pub(super) fn order_key(self) -> Result<OrderKey, Damaged> {
+        order_of(self.order())
+    }
+
+    /// Its names. Those that are expressions have no text here.
+    pub(super) fn names(self) -> impl Iterator<Item = (NameKind, &'r str)> {
+        let names = Record(self.section(NAMES));
+        (0..names.word(0) as usize).map_while(move |index| names.nth_name(index))
     }
 
     /// One of its names, by its index; the empty one for none.
     pub(super) fn name(self, index: u16) -> &'r str {
-        let names = self.section(&[ORDER_LENGTH], NAMES_LENGTH);
-        let names = Record(names);
-        let (count, index) = (names.word(0) as usize, usize::from(index));
+        Record(self.section(NAMES)).nth_name(index.into()).map_or("", |(_, name)| name)
+    }
+
+    /// Of the section of names.
+    fn nth_name(self, index: usize) -> Option<(NameKind, &'r str)> {
+        let count = self.word(0) as usize;
         if index >= count {
-            return "";
+            return None;
         }
-        let from = if index == 0 { 0 } else { names.word(4 * index) as usize };
-        let to = names.word(4 * (index + 1)) as usize;
-        let texts = names.0.get(4 * (count + 1)..).unwrap_or_default();
-        texts.get(from + 1..to).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        let from = if index == 0 { 0 } else { self.word(4 * index) as usize };
+        let to = self.word(4 * (index + 1)) as usize;
+        let (kind, text) = self.0.get(4 * (count + 1)..)?.get(from..to)?.split_first()?;
+        Some((NameKind::from_byte(*kind)?, std::str::from_utf8(text).ok()?))
+    }
+
+    /// Its `listen`s.
+    pub(super) fn listens(self) -> impl Iterator<Item = Listen<'r>> {
+        items(self.section(LISTENS)).map_while(Result::ok)
+    }
+
+    /// The upstreams that it passes to.
+    pub(super) fn upstreams(self) -> impl Iterator<Item = Used<'r>> {
+        items(self.section(UPSTREAMS)).map_while(Result::ok)
+    }
+
+    fn rest(self) -> Result<Rest<'r>, Damaged> {
+        postcard::from_bytes(self.section(REST)).map_err(|_| Damaged)
+    }
+
+    /// Those of its names that are expressions, by index.
+    pub(super) fn regexes(self, interner: &mut Interner) -> Result<Vec<(u16, Regex)>, Damaged> {
+        if self.word(FLAGS) & HAS_REGEXES == 0 {
+            return Ok(Vec::new());
+        }
+        let mut regex = |known: &Expression<'_>| interner.regex(known.pattern, known.caseless).map_err(|_| Damaged);
+        self.rest()?.regexes.iter().map(|known| Ok((known.index, regex(known)?))).collect()
+    }
+
+    /// What it uses of `http`, and the variables that it sets.
+    pub(super) fn uses(self) -> (Vec<Use>, Vec<&'r str>) {
+        match self.word(FLAGS) & HAS_USES {
+            0 => Default::default(),
+            _ => self.rest().map(|rest| (rest.uses, rest.variables)).unwrap_or_default(),
+        }
+    }
+
+    /// Where its block begins.
+    pub(super) fn place(self) -> Result<Place, Damaged> {
+        let rest = self.rest()?;
+        let last = || order_steps(self.order()).filter_map(|step| step.ok()?.1).last();
+        Ok(Place { file: path(rest.file.or_else(last).ok_or(Damaged)?), line: rest.line })
     }
 
     /// All that it is but its text.
     pub(super) fn outline(self) -> Result<Outline, Damaged> {
-        let outline = postcard::from_bytes(self.section(&[ORDER_LENGTH, NAMES_LENGTH], OUTLINE_LENGTH));
-        let outline: Outline = outline.map_err(|_| Damaged)?;
-        Ok(Outline { order: order_of(self.order()).ok_or(Damaged)?, ..outline })
+        let (rest, place) = (self.rest()?, self.place()?);
+        let mut regexes = rest.regexes.into_iter();
+        let mut regex = || {
+            let found = regexes.next().ok_or(Damaged)?;
+            Ok(ServerName::Regex { regex: found.regex()?, groups: found.groups.into() })
+        };
+        let name = |(kind, name): (NameKind, &str)| match kind {
+            NameKind::Regex => regex(),
+            kind => Ok(kind.name(name)),
+        };
+        let listens = items::<Listen<'_>>(self.section(LISTENS));
+        Ok(Outline {
+            vsvc_id: self.id(),
+            order: self.order_key()?,
+            listens: listens.map(|it| it.map(|it| it.into_model(&place.file))).collect::<Result<_, _>>()?,
+            names: self.names().map(name).collect::<Result<_, _>>()?,
+            variables: rest.variables.into_iter().map(Arc::from).collect(),
+            uses: rest.uses.into(),
+            upstreams: items::<Used<'_>>(self.section(UPSTREAMS)).map(|it| it?.upstream()).collect::<Result<_, _>>()?,
+            digest: self.digest(),
+            place,
+        })
     }
 
     /// Its text.
     pub(super) fn pieces(self) -> impl Iterator<Item = Piece<'r>> {
-        let from = [ORDER_LENGTH, NAMES_LENGTH, OUTLINE_LENGTH]
-            .iter()
-            .fold(HEAD, |at, length| at + self.word(*length) as usize);
-        let mut rest = self.0.get(from..).unwrap_or_default();
+        let mut rest = self.text();
         std::iter::from_fn(move || {
-            let (kind, behind) = rest.split_first()?;
-            let (number, behind) = behind.split_first_chunk::<4>()?;
-            let number = u32::from_le_bytes(*number);
-            let (piece, behind) = match *kind {
-                FILE => (Piece::File(number), behind),
-                _ => {
-                    let (own, behind) = behind.split_at_checked(number as usize)?;
-                    (Piece::Own(own), behind)
-                }
-            };
+            let (piece, behind) = split_piece(rest)?;
             rest = behind;
             Some(piece)
         })
     }
+
+    fn text(self) -> &'r [u8] {
+        self.0.get(self.begins(SECTIONS)..).unwrap_or_default()
+    }
 }
 
-/// The bytes of an upstream's record: digest, length of the name, name, the upstream.
-pub(super) fn write_upstream(upstream: &model::Upstream) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(384);
-    bytes.extend_from_slice(&upstream.digest.0);
-    bytes.extend_from_slice(&(upstream.name.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(upstream.name.as_bytes());
-    postcard::to_extend(upstream, bytes).unwrap_or_default()
-}
-
-/// An upstream's record.
-#[derive(Clone, Copy)]
-pub(super) struct UpstreamRecord<'r>(pub &'r [u8]);
-
-impl<'r> UpstreamRecord<'r> {
-    fn parts(self) -> Option<(Digest, &'r str, &'r [u8])> {
-        let (digest, rest) = self.0.split_first_chunk::<32>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some((Digest(*digest), std::str::from_utf8(name).ok()?, rest))
+/// The first piece of a text, and what stands behind it.
+fn split_piece(text: &[u8]) -> Option<(Piece<'_>, &[u8])> {
+    let (kind, behind) = text.split_first()?;
+    let (number, behind) = behind.split_first_chunk::<4>()?;
+    let number = u32::from_le_bytes(*number);
+    if *kind == FILE {
+        return Some((Piece::File(number), behind));
     }
-
-    /// What its block says.
-    pub(super) fn digest(self) -> Digest {
-        self.parts().map(|(digest, ..)| digest).unwrap_or_default()
-    }
-
-    /// Its name as it is written.
-    pub(super) fn name(self) -> &'r str {
-        self.parts().map_or("", |(_, name, _)| name)
-    }
-
-    /// The upstream.
-    pub(super) fn upstream(self) -> Result<model::Upstream, Damaged> {
-        self.parts().and_then(|(.., upstream)| postcard::from_bytes(upstream).ok()).ok_or(Damaged)
-    }
+    let (own, behind) = behind.split_at_checked(number as usize)?;
+    Some((Piece::Own(own), behind))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use dysvr_conf::model::{UpstreamRef, Use};
-    use dysvr_conf::problem::Place;
-    use dysvr_conf::regex::Regex;
-
-    use super::*;
-
-    fn outline() -> Outline {
-        let file: Arc<Path> = Path::new("/etc/nginx/a.conf").into();
-        Outline {
-            vsvc_id: Some(VsvcId(7)),
-            place: Place { file: Arc::clone(&file), line: 3 },
-            order: OrderKey([OrderStep { offset: 9, file: Some(file) }, OrderStep { offset: 300, file: None }].into()),
-            listens: [].into(),
-            names: [
-                ServerName::Exact("a.example".into()),
-                ServerName::Leading("b.example".into()),
-                ServerName::Regex { regex: Regex::new("^c", true).unwrap(), groups: [(1, 0)].into() },
-                ServerName::Exact("".into()),
-            ]
-            .into(),
-            variables: ["v".into()].into(),
-            uses: [Use::Map(3), Use::Named("n".into())].into(),
-            upstreams: [UpstreamRef::Named("u".into())].into(),
-            digest: Digest::of(b"x"),
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let outline = outline();
-        let stamp = Stamp { task_id: Some(u64::MAX), revision: None };
-        let text = [Piece::Own(b"server {"), Piece::File(77), Piece::Own(b"}")];
-        let bytes = write(&outline, stamp, true, &text);
-        let record = Record(&bytes);
-        assert_eq!(record.outline().unwrap(), outline);
-        assert_eq!((record.id(), record.digest(), record.stamp()), (outline.vsvc_id, outline.digest, stamp));
-        assert!(record.is_pinned());
-        assert_eq!(record.order(), order_bytes(&outline.order));
-        let names: Vec<&str> = (0..5).map(|index| record.name(index)).collect();
-        assert_eq!(names, ["a.example", "b.example", "", "", ""]);
-        assert_eq!(record.pieces().collect::<Vec<_>>(), text);
-    }
-
-    #[test]
-    fn damaged_bytes_are_no_record_and_no_panic() {
-        let bytes = write(&outline(), Stamp::default(), false, &[Piece::Own(b"server {}")]);
-        for length in 0..bytes.len() {
-            look(&bytes[..length]);
-        }
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << bit;
-                look(&flipped);
-            }
-        }
-    }
-
-    fn look(bytes: &[u8]) {
-        let record = Record(bytes);
-        let _ = (record.id(), record.stamp(), record.order().len(), record.outline(), record.pieces().count());
-        let _ = (0..5).map(|index| record.name(index).len()).sum::<usize>();
-        let _ = (UpstreamRecord(bytes).name(), UpstreamRecord(bytes).upstream());
-    }
-
-    #[test]
-    fn orders_compare_as_their_bytes() {
-        let key = |steps: &[(u32, Option<&str>)]| {
-            let steps = steps
-                .iter()
-                .map(|(offset, file)| OrderStep { offset: *offset, file: file.map(|it| Path::new(it).into()) });
-            OrderKey(steps.collect())
-        };
-        let keys = [
-            key(&[]),
-            key(&[(1, None)]),
-            key(&[(256, None)]),
-            key(&[(1, Some("a")), (5, None)]),
-            key(&[(1, Some("a")), (5, Some("b")), (1, None)]),
-            key(&[(1, Some("ab")), (0, None)]),
-            key(&[(1, Some("a b")), (0, None)]),
-            key(&[(1, Some("a")), (70_000, None)]),
-        ];
-        for a in &keys {
-            assert_eq!(order_of(&order_bytes(a)).as_ref(), Some(a));
-            for b in &keys {
-                assert_eq!(a.cmp(b), order_bytes(a).cmp(&order_bytes(b)), "{a:?} {b:?}");
-            }
-        }
-    }
-}
+mod tests;

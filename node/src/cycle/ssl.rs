@@ -2,11 +2,12 @@
 //! a TLS one has a certificate. (A load has checked itself.)
 
 use std::collections::hash_map;
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use dysvr_conf::load::mixed_ssl;
-use dysvr_conf::model::{ListenAddr, Outline};
+use dysvr_conf::model::ListenAddr;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Part};
 use super::{Cycle, Refusal};
@@ -23,30 +24,31 @@ impl Cycle {
     /// See the module. O(change).
     pub(super) fn check_ssl(&self, gone: &[Part], new: &[Part]) -> Result<(), Refusal> {
         let listeners = self.listeners.borrow();
-        let leaving: HashSet<*const Entry> = gone.iter().map(|vhost| Rc::as_ptr(&vhost.entry)).collect();
+        let leaving: FxHashSet<*const Entry> = gone.iter().map(|vhost| Rc::as_ptr(&vhost.entry)).collect();
         let stays = |vhost: &Rc<Entry>| !leaving.contains(&Rc::as_ptr(vhost));
-        let mut coming: HashMap<&ListenAddr, Coming<'_>> = HashMap::new();
+        let mut coming: FxHashMap<ListenAddr, Coming<'_>> = FxHashMap::default();
         for vhost in new {
-            for listen in &vhost.listens {
+            for listen in vhost.listens() {
                 let addr = &listen.addr;
-                let mixed = |other: &Outline| {
-                    Refusal::Wrong(format!("{} in {}", mixed_ssl(addr, vhost, other, listen.ssl), listen.place))
+                let mixed = |other: &Entry| {
+                    let (vhost, other, place) = (vhost.outline()?, other.outline()?, listen.place(vhost));
+                    Err(Refusal::Wrong(format!("{} in {place}", mixed_ssl(addr, &vhost, &other, listen.ssl))))
                 };
-                let known = match coming.entry(addr) {
+                let known = match coming.entry(addr.clone()) {
                     hash_map::Entry::Occupied(known) => known.into_mut(),
                     hash_map::Entry::Vacant(entry) => {
                         let staying = listeners.get(addr).filter(|listener| listener.ssl.get() != listen.ssl);
                         if let Some(other) = staying.and_then(|listener| listener.names.borrow().first(stays).cloned())
                         {
-                            return Err(mixed(&other.outline()?));
+                            return mixed(&other);
                         }
                         entry.insert(Coming { ssl: listen.ssl, ..Coming::default() })
                     }
                 };
                 if let Some(other) = known.first.filter(|_| known.ssl != listen.ssl) {
-                    return Err(mixed(other));
+                    return mixed(other);
                 }
-                if known.first.is_none_or(|first| vhost.order < first.order) {
+                if known.first.is_none_or(|first| vhost.order() < first.order()) {
                     known.first = Some(vhost);
                 }
                 if listen.default_server {
@@ -54,22 +56,22 @@ impl Cycle {
                 }
             }
         }
-        let left = gone.iter().flat_map(|vhost| &vhost.listens).filter(|listen| listen.ssl);
+        let left = gone.iter().flat_map(|vhost| vhost.listens()).filter(|listen| listen.ssl);
         for listen in left {
-            coming.entry(&listen.addr).or_insert_with(|| Coming { ssl: true, ..Coming::default() });
+            coming.entry(listen.addr).or_insert_with(|| Coming { ssl: true, ..Coming::default() });
         }
         for (addr, coming) in coming.iter().filter(|(_, coming)| coming.ssl) {
-            let names = listeners.get(*addr).map(|listener| listener.names.borrow());
+            let names = listeners.get(addr).map(|listener| listener.names.borrow());
             let explicit = names.as_ref().and_then(|names| names.explicit_default().filter(|vhost| stays(vhost)));
             let first = names.as_ref().and_then(|names| names.first(stays));
             let by_order = match (first, coming.first) {
-                (Some(staying), Some(new)) if staying.order() < new.entry.order() => Some(staying),
+                (Some(staying), Some(new)) if staying.order() < new.order() => Some(staying),
                 (_, Some(new)) => Some(&new.entry),
                 (staying, None) => staying,
             };
             let default = explicit.or(coming.explicit.map(|new| &new.entry)).or(by_order);
             let read = |entry: &Rc<Entry>| {
-                let new = new.iter().find(|new| Rc::ptr_eq(&new.entry, entry)).and_then(Part::read);
+                let new = new.iter().find(|new| Rc::ptr_eq(&new.entry, entry)).and_then(Part::whole);
                 new.map(|read| read.srv.ssl.pairs.is_some())
             };
             // All who listen with TLS are pinned: what they are was compiled.
@@ -80,7 +82,7 @@ impl Cycle {
             if let Some(default) = default.filter(|default| !has_pairs(default)) {
                 return Err(Refusal::Wrong(format!(
                     "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {}",
-                    default.outline()?.place
+                    default.place()
                 )));
             }
         }

@@ -1,28 +1,27 @@
 //! Upstreams as they run, and their part of a change.
 
+mod named;
+
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::hash_map::Entry;
-use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dysvr_conf::digest::Digest;
-use dysvr_conf::model::{self, OrderKey, UpstreamRef};
+use dysvr_conf::model::{self, OrderKey};
 use dysvr_conf::problem::Place;
-use hashbrown::HashTable;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::change::wrong;
 use super::digest::{Kind, Sum};
 use super::entry::Part;
-use super::record::{self, Damaged, UpstreamRecord};
-use super::two::in_two;
-use super::{Change, Cycle, Refusal};
+use super::record::{Damaged, UpstreamRecord, Used};
+use super::{Change, Cycle, Refusal, files};
 use crate::http::upstream::State;
 use crate::log::Level;
 use crate::os::region::Blob;
+use named::Named;
 
 /// An upstream at one moment: its configuration, and the health, counters and idle connections of its peers.
 #[derive(Debug)]
@@ -56,11 +55,13 @@ impl UpstreamCell {
 
     /// The upstream as it is now. An empty one when its record cannot be read, which is in the log.
     pub fn get(&self) -> Rc<Upstream> {
-        let mut current = self.current.borrow_mut();
-        Rc::clone(current.get_or_insert_with(|| {
-            let conf = self.conf_of_record();
-            Rc::new(Upstream { state: State::new(&conf), conf })
-        }))
+        if let Some(current) = &*self.current.borrow() {
+            return Rc::clone(current);
+        }
+        let conf = self.conf_of_record();
+        let current = Rc::new(Upstream { state: State::new(&conf), conf });
+        self.current.replace(Some(Rc::clone(&current)));
+        current
     }
 
     /// What it is, without making it ready for requests.
@@ -87,6 +88,11 @@ impl UpstreamCell {
         }))
     }
 
+    /// The file that its block stands in.
+    fn file(&self) -> files::Name {
+        self.record.borrow().as_deref().map_or(0, |record| UpstreamRecord(record).file())
+    }
+
     fn with_name<T>(&self, look: impl FnOnce(&str) -> T) -> T {
         match (&*self.record.borrow(), &*self.current.borrow()) {
             (Some(record), _) => look(UpstreamRecord(record).name()),
@@ -104,61 +110,34 @@ impl UpstreamCell {
         self.with_name(|name| name.eq_ignore_ascii_case(other))
     }
 
-    /// Its part of the cycle's digest.
+    /// Its part of the cycle's digest: what it is, and each time that a vhost passes to it.
     pub fn sum(&self) -> Sum {
+        let mut sum = self.with_name(sum_of_use).times(self.users.get());
+        sum += self.own_sum();
+        sum
+    }
+
+    fn own_sum(&self) -> Sum {
         let digest = match (&*self.record.borrow(), &*self.current.borrow()) {
             (Some(record), _) => UpstreamRecord(record).digest(),
             (None, upstream) => upstream.as_ref().map(|upstream| upstream.conf.digest).unwrap_or_default(),
         };
-        self.with_name(|name| Sum::of(Kind::Upstream, (name, digest.0, self.users.get())))
+        self.with_name(|name| Sum::of(Kind::Upstream, (name, digest.0)))
     }
 
-    fn replace(&self, coming: Coming) {
-        self.record.replace(Some(coming.record));
+    fn replace(&self, record: Blob) {
+        self.record.replace(Some(record));
         let old = self.current.take();
         if let Some(old) = old {
-            let conf = coming.read.unwrap_or_else(|| self.conf_of_record());
+            let conf = self.conf_of_record();
             let state = State::carry_over(&old.state, &old.conf, &conf);
             self.current.replace(Some(Rc::new(Upstream { conf, state })));
         }
     }
 }
 
-/// Upstreams by name; names have no case.
-#[derive(Debug, Default)]
-pub(super) struct Named(HashTable<Rc<UpstreamCell>>);
-
-fn hash_of(name: &str) -> u64 {
-    FxBuildHasher.hash_one(&*lower(name))
-}
-
-fn hash_of_cell(cell: &Rc<UpstreamCell>) -> u64 {
-    cell.with_name(hash_of)
-}
-
-impl Named {
-    pub(super) fn get(&self, name: &str) -> Option<&Rc<UpstreamCell>> {
-        self.0.find(hash_of(name), |cell| cell.is_named(name))
-    }
-
-    pub(super) fn values(&self) -> impl Iterator<Item = &Rc<UpstreamCell>> {
-        self.0.iter()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Adds one whose name nobody has.
-    fn add(&mut self, cell: Rc<UpstreamCell>) {
-        self.0.insert_unique(hash_of_cell(&cell), cell, hash_of_cell);
-    }
-
-    fn remove(&mut self, name: &str) {
-        if let Ok(found) = self.0.find_entry(hash_of(name), |cell| cell.is_named(name)) {
-            found.remove();
-        }
-    }
+fn sum_of_use(name: &str) -> Sum {
+    Sum::of(Kind::Use, &*lower(name))
 }
 
 /// The upstreams of a process.
@@ -169,56 +148,32 @@ pub(super) struct Upstreams {
     pub(super) hosts: FxHashMap<Box<str>, u32>,
 }
 
-/// An upstream that comes.
-#[derive(Debug)]
-struct Coming {
-    record: Blob,
-    /// Where it was just read.
-    read: Option<Arc<model::Upstream>>,
+fn duplicate(cell: &UpstreamCell) -> Refusal {
+    let conf = cell.conf();
+    wrong(format!("duplicate upstream \"{}\" in {}", conf.name, conf.place))
 }
-
-impl Coming {
-    fn name(&self) -> &str {
-        UpstreamRecord(&self.record).name()
-    }
-
-    fn duplicate(&self) -> Refusal {
-        let place = self.read.as_ref().map(|read| format!(" in {}", read.place)).unwrap_or_default();
-        wrong(format!("duplicate upstream \"{}\"{place}", self.name()))
-    }
-}
-
-/// An upstream that is new, with what was read of it where that was just now.
-type Fresh = (Rc<UpstreamCell>, Option<Arc<model::Upstream>>);
 
 /// The upstreams of a change.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
-    /// By name in lower case.
-    fresh: FxHashMap<Arc<str>, Fresh>,
-    replaced: Vec<(Rc<UpstreamCell>, Coming)>,
+    fresh: Named,
+    replaced: Vec<(Rc<UpstreamCell>, Blob)>,
     gone: FxHashSet<Arc<str>>,
     /// Where the records of those that come stand in the region, in the order of the change.
     pub(super) places: Vec<u32>,
 }
 
 impl Cells {
-    /// What the upstreams that come, change or go are known by.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Arc<str>> {
-        let replaced = self.replaced.iter().map(|(_, coming)| key(coming.name()));
-        self.fresh.keys().chain(&self.gone).cloned().chain(replaced)
-    }
-
-    /// What the upstreams that change or go are until then.
-    pub(super) fn standing(&self, cycle: &Cycle) -> impl Iterator<Item = Arc<model::Upstream>> {
+    /// The files that the upstreams which change or go stand in until then.
+    pub(super) fn leaves(&self, cycle: &Cycle) -> impl Iterator<Item = files::Name> {
         let gone = self.gone.iter().filter_map(|name| cycle.upstream(name));
-        self.replaced.iter().map(|(cell, _)| Rc::clone(cell)).chain(gone).map(|cell| cell.conf())
+        self.replaced.iter().map(|(cell, _)| Rc::clone(cell)).chain(gone).map(|cell| cell.file())
     }
 
-    /// Those that were just read.
-    pub(super) fn read(&self) -> impl Iterator<Item = &Arc<model::Upstream>> {
-        let fresh = self.fresh.values().filter_map(|(_, read)| read.as_ref());
-        fresh.chain(self.replaced.iter().filter_map(|(_, coming)| coming.read.as_ref()))
+    /// The files that those stand in which come.
+    pub(super) fn enters(&self) -> impl Iterator<Item = files::Name> {
+        let fresh = self.fresh.values().map(|cell| cell.file());
+        fresh.chain(self.replaced.iter().map(|(_, record)| UpstreamRecord(record).file()))
     }
 
     /// The cell of a name once the change is made.
@@ -227,7 +182,7 @@ impl Cells {
         if self.gone.contains(&*key) {
             return None;
         }
-        self.fresh.get(&*key).map(|(cell, _)| Rc::clone(cell)).or_else(|| cycle.upstream(name))
+        self.fresh.get(name).cloned().or_else(|| cycle.upstream(name))
     }
 }
 
@@ -245,8 +200,7 @@ pub(super) fn key(name: &str) -> Arc<str> {
 }
 
 /// The host of an upstream that a `proxy_pass` makes, which is called `HOST[:PORT]`, in lower case.
-fn host_of(upstream: &model::Upstream) -> Option<Cow<'_, str>> {
-    let name = &*upstream.name;
+fn host_of(name: &str) -> Option<Cow<'_, str>> {
     let plain = !name.starts_with('[') && !name.starts_with("unix:");
     plain.then(|| lower(name.split_once(':').map_or(name, |(host, _)| host)))
 }
@@ -257,61 +211,59 @@ impl Cycle {
         self.upstreams.borrow().named.get(name).cloned()
     }
 
-    /// The upstreams of a change with their records: those that were just read, or those that the master has put.
-    fn coming_upstreams(&self, change: &Change) -> Result<Vec<Coming>, Refusal> {
+    /// The records of a change's upstreams: of those that were just read, or those that the master has put.
+    pub(super) fn coming_upstreams(&self, change: &Change) -> Result<Vec<Blob>, Refusal> {
         let Some(placed) = &change.placed else {
-            let mut read = Vec::with_capacity(change.upstreams.len());
-            for (conf, bytes) in in_two(&change.upstreams, |conf| record::write_upstream(conf)) {
-                read.push(Coming { record: self.put(&bytes)?, read: Some(Arc::clone(conf)) });
-            }
-            return Ok(read);
+            return change.upstreams.iter().map(|upstream| self.put(&upstream.record)).collect();
         };
-        let placed = placed.upstreams.iter().map(|&at| {
+        let record = |&at: &u32| {
             let record = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;
-            Ok(Coming { record, read: None })
-        });
-        placed.collect()
+            UpstreamRecord(&record).check().map_err(|damaged| wrong(format!("the upstream at {at}: {damaged}")))?;
+            Ok(record)
+        };
+        placed.upstreams.iter().map(record).collect()
     }
 
-    pub(super) fn prepare_upstreams(&self, change: &Change, gone: &[Part]) -> Result<Cells, Refusal> {
+    pub(super) fn prepare_upstreams(
+        &self,
+        change: &Change,
+        coming: Vec<Blob>,
+        gone: &[Part],
+    ) -> Result<Cells, Refusal> {
         let all = self.upstreams.borrow();
         let touched: FxHashSet<Arc<str>> = change.touched.iter().map(|name| key(name)).collect();
         let mut cells = Cells::default();
-        let coming = self.coming_upstreams(change)?;
         cells.fresh.reserve(coming.len());
+        cells.places.reserve(coming.len());
         let mut kept: FxHashSet<Arc<str>> = FxHashSet::default();
-        for upstream in coming {
-            let key = key(upstream.name());
-            cells.places.push(upstream.record.at());
-            match all.named.get(&key) {
-                Some(cell) if touched.contains(&key) => {
-                    if !kept.insert(key) {
-                        return Err(upstream.duplicate());
-                    }
-                    cells.replaced.push((Rc::clone(cell), upstream));
+        for record in coming {
+            let name = UpstreamRecord(&record).name();
+            cells.places.push(record.at());
+            let Some(cell) = all.named.get(name) else {
+                let cell = UpstreamCell::new(Some(record), None);
+                if !cells.fresh.add(Rc::clone(&cell)) {
+                    return Err(duplicate(&cell));
                 }
-                Some(_) => return Err(upstream.duplicate()),
-                None => match cells.fresh.entry(key) {
-                    Entry::Occupied(_) => return Err(upstream.duplicate()),
-                    Entry::Vacant(entry) => {
-                        entry.insert((UpstreamCell::new(Some(upstream.record), None), upstream.read));
-                    }
-                },
+                continue;
+            };
+            if !touched.contains(&*lower(name)) || !kept.insert(key(name)) {
+                return Err(duplicate(&UpstreamCell::new(Some(record), None)));
             }
+            cells.replaced.push((Rc::clone(cell), record));
         }
         // In a load nothing stands beside the change.
         if !all.hosts.is_empty() {
             all.check_hosts(&cells, gone)?;
         }
         let mut leaving: FxHashMap<Cow<'_, str>, u32> = FxHashMap::default();
-        for used in gone.iter().flat_map(|vhost| &vhost.upstreams) {
-            if let UpstreamRef::Named(name) = used {
+        for used in gone.iter().flat_map(|vhost| vhost.upstreams()) {
+            if let Used::Named(name) = used {
                 *leaving.entry(lower(name)).or_default() += 1;
             }
         }
         for name in &change.touched {
             let key = key(name);
-            if kept.contains(&key) || cells.fresh.contains_key(&key) {
+            if kept.contains(&key) || cells.fresh.get(&key).is_some() {
                 continue;
             }
             let Some(cell) = all.named.get(&key) else {
@@ -328,34 +280,38 @@ impl Cycle {
 
     pub(super) fn commit_upstreams(&self, cells: Cells, gone: &[Part], new: &[Part]) {
         let mut all = self.upstreams.borrow_mut();
-        for used in gone.iter().flat_map(|vhost| &vhost.upstreams) {
+        for used in gone.iter().flat_map(|vhost| vhost.upstreams()) {
             match used {
-                UpstreamRef::Named(name) => {
-                    if let Some(cell) = all.named.get(name) {
-                        cell.users.set(cell.users.get().saturating_sub(1));
+                Used::Named(name) => {
+                    if let Some(cell) = all.named.get(name).filter(|cell| cell.users.get() > 0) {
+                        cell.users.set(cell.users.get() - 1);
+                        self.count_out(sum_of_use(name));
                     }
                 }
-                UpstreamRef::Implicit(upstream) => all.forget_host(upstream),
+                Used::Implicit(name, _) => all.forget_host(name),
             }
         }
         for name in cells.gone {
-            all.named.remove(&name);
+            if let Some(cell) = all.named.remove(&name) {
+                self.count_out(cell.sum());
+            }
         }
-        for (cell, coming) in cells.replaced {
-            cell.replace(coming);
+        for (cell, record) in cells.replaced {
+            self.count_out(cell.own_sum());
+            cell.replace(record);
+            self.count_in(cell.own_sum());
         }
-        all.named.0.reserve(cells.fresh.len(), hash_of_cell);
-        for (cell, _) in cells.fresh.into_values() {
-            all.named.add(cell);
-        }
-        for used in new.iter().flat_map(|vhost| &vhost.upstreams) {
+        cells.fresh.values().for_each(|cell| self.count_in(cell.own_sum()));
+        all.named.append(cells.fresh);
+        for used in new.iter().flat_map(|vhost| vhost.upstreams()) {
             match used {
-                UpstreamRef::Named(name) => {
+                Used::Named(name) => {
                     if let Some(cell) = all.named.get(name) {
                         cell.users.set(cell.users.get() + 1);
+                        self.count_in(sum_of_use(name));
                     }
                 }
-                UpstreamRef::Implicit(upstream) => all.note_host(upstream),
+                Used::Implicit(name, _) => all.note_host(name),
             }
         }
     }
@@ -365,11 +321,12 @@ impl Upstreams {
     /// A `proxy_pass` to a host means the upstream of that name if there is one. One that is new would take over what
     /// vhosts pass to the host by now, which only those vhosts can be made anew for.
     fn check_hosts(&self, cells: &Cells, gone: &[Part]) -> Result<(), Refusal> {
-        for (name, (cell, _)) in &cells.fresh {
-            let Some(users) = self.hosts.get(&**name) else { continue };
-            let implicit = gone.iter().flat_map(|vhost| &vhost.upstreams).filter(|used| match used {
-                UpstreamRef::Implicit(upstream) => host_of(upstream).is_some_and(|host| *host == **name),
-                UpstreamRef::Named(_) => false,
+        for cell in cells.fresh.values() {
+            let name = key(&cell.name());
+            let Some(users) = self.hosts.get(&*name) else { continue };
+            let implicit = gone.iter().flat_map(|vhost| vhost.upstreams()).filter(|used| match used {
+                Used::Implicit(passed, _) => host_of(passed).is_some_and(|host| *host == *name),
+                Used::Named(_) => false,
             });
             let staying = *users as usize - implicit.count();
             if staying > 0 {
@@ -382,8 +339,8 @@ impl Upstreams {
         Ok(())
     }
 
-    fn note_host(&mut self, upstream: &model::Upstream) {
-        if let Some(host) = host_of(upstream) {
+    fn note_host(&mut self, name: &str) {
+        if let Some(host) = host_of(name) {
             match self.hosts.get_mut(&*host) {
                 Some(users) => *users += 1,
                 None => drop(self.hosts.insert(host.into(), 1)),
@@ -391,8 +348,8 @@ impl Upstreams {
         }
     }
 
-    fn forget_host(&mut self, upstream: &model::Upstream) {
-        if let Some(host) = host_of(upstream)
+    fn forget_host(&mut self, name: &str) {
+        if let Some(host) = host_of(name)
             && let Some(users) = self.hosts.get_mut(&*host)
         {
             *users -= 1;

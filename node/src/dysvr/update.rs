@@ -8,15 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{Running, load_fragment};
-use dysvr_conf::model::{Fragment, Http, OrderKey, OrderStep, VsvcId};
+use dysvr_conf::load::{Running, load_fragment_keeping};
+use dysvr_conf::model::{self, Http, OrderKey, OrderStep, VsvcId};
 use dysvr_conf::problem::Place;
 use dysvr_conf::source::Source;
 
 use rustc_hash::FxHashSet;
 
-use crate::cycle::{Change, Cycle, Kind, Refusal, Stamp};
+use crate::cycle::{Change, Cycle, Kind, Recorded, RecordedUpstream, Records, Refusal, Stamp};
 use crate::task::{self, TaskLine};
+
+/// What a task holds.
+type Fragment = model::Fragment<Recorded, RecordedUpstream>;
 
 /// Runs what reads or prepares a configuration: should that panic, it is refused, and the process lives on. (The panic is
 /// a line of the log.)
@@ -49,7 +52,8 @@ pub fn change_of(
     let maps: Vec<String> = task.maps.iter().map(|name| name.to_ascii_lowercase()).collect();
     let running =
         Running { http: &http, upstream: &known, reached: &reached, maps: &maps, formats: &task.formats, alone };
-    let fragment = load_fragment(&running, &task.conf, source, interner)
+    let stamp = Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) };
+    let fragment = load_fragment_keeping(&running, &task.conf, source, interner, &Records(stamp))
         .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
     check_ids(task, &fragment)?;
     if task.kind != task::Kind::Add {
@@ -87,7 +91,7 @@ pub fn change_of(
         } else {
             task.ups_ids.iter().map(|name| name.as_str().into()).collect()
         },
-        stamp: Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) },
+        stamp,
     })
 }
 
@@ -105,7 +109,7 @@ fn check_moved(fragment: &Fragment, cycle: &Cycle, http: &Http, source: &mut dyn
     };
     for vhost in &fragment.vhosts {
         if let Some(old) = vhost.vsvc_id.and_then(|id| cycle.vhost(id)) {
-            check(&"the vhost", &old.outline()?.place, &vhost.place)?;
+            check(&"the vhost", &old.place(), &vhost.place)?;
         }
     }
     for upstream in &fragment.upstreams {
@@ -152,9 +156,7 @@ fn standing_in(task: &TaskLine, cycle: &Cycle) -> HashMap<Arc<Path>, Vec<OrderSt
         }
     }
     for vhost in task.vsvc_ids.iter().filter_map(|id| cycle.vhost(VsvcId(*id))) {
-        if let Ok(outline) = vhost.outline() {
-            stands(&outline.place, &outline.order);
-        }
+        stands(&vhost.place(), &vhost.order_key());
     }
     files
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load as load_conf};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::main_conf::{ErrorLog, LogTarget};
 use dysvr_conf::model::Config;
 use dysvr_conf::recording::Recording;
@@ -17,7 +17,7 @@ use super::options::{ERROR_LOG, Options};
 use super::sockets::Sockets;
 use super::takeover::{Takeover, open_or_clear};
 use super::{Master, all_signals};
-use crate::cycle::Cycle;
+use crate::cycle::{self, Cycle, Loaded};
 use crate::dysvr::ahead::ReadAhead;
 use crate::log::{self, Level, Log};
 use crate::os::channel::Channel;
@@ -175,7 +175,7 @@ fn alone(
 }
 
 /// Reads the configuration. The error is one line per problem, each as nginx words it.
-pub(super) fn load(options: &Options, prefix: &Path, interner: &mut Interner) -> Result<Config, String> {
+pub(super) fn load(options: &Options, prefix: &Path, interner: &mut Interner) -> Result<Loaded, String> {
     load_from(options, prefix, interner, &mut ReadAhead::default())
 }
 
@@ -184,9 +184,9 @@ fn load_from(
     prefix: &Path,
     interner: &mut Interner,
     source: &mut dyn Source,
-) -> Result<Config, String> {
+) -> Result<Loaded, String> {
     memory::give_back_at_once();
-    load_conf(&load_options(options, prefix), source, interner)
+    cycle::load(&load_options(options, prefix), source, interner)
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nnginx: [emerg] "))
 }
 

@@ -7,12 +7,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::load;
 
 use super::options::Options;
 use super::start;
-use crate::cycle::Cycle;
 use crate::cycle::differ::differences;
+use crate::cycle::{self, Cycle};
 use crate::dysvr::source::Machine;
 use crate::dysvr::verify::finding::{Finding, MAX_TEXT, Outcome};
 use crate::log::{self, Log};
@@ -56,7 +55,7 @@ fn compare(options: &Options, prefix: &Path, running: &Cycle) -> Finding {
     };
     // Strings of its own: what two configurations share cannot differ.
     let mut interner = Interner::default();
-    let loaded = load(&start::load_options(options, prefix), &mut Machine, &mut interner)
+    let loaded = cycle::load(&start::load_options(options, prefix), &mut Machine, &mut interner)
         .map_err(|problems| problems.to_string())
         .and_then(|conf| Cycle::look_at(conf).map_err(|refusal| refusal.to_string()));
     let files = match loaded {

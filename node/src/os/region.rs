@@ -93,6 +93,26 @@ impl Region {
         Ok(())
     }
 
+    /// Has the system make memory for blobs of these lengths at once, as far as free runs have no room for them: for many
+    /// blobs, whose pages would be asked for one by one. Where the system cannot, they are.
+    pub fn expect(&self, lengths: impl Iterator<Item = usize>) {
+        /// Bytes below which it is not worth a call.
+        const MANY: usize = 1 << 20;
+        let ledger = self.ledger.borrow();
+        let Some(ledger) = ledger.as_ref() else { return };
+        let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
+        let bytes: usize = lengths.map(|length| (length + HEAD).next_multiple_of(STEP)).sum();
+        let free: usize = ledger.runs.by_length.iter().map(|(length, _)| *length as usize * STEP).sum();
+        let bytes = bytes.saturating_sub(free);
+        let bytes = bytes.min(self.size.saturating_sub(start)) / self.page * self.page;
+        if bytes >= MANY {
+            // SAFETY: inside the mapping; pages are made, and what stands in them does not change.
+            unsafe {
+                libc::madvise(self.base.as_ptr().add(start).cast(), bytes, libc::MADV_POPULATE_WRITE);
+            }
+        }
+    }
+
     /// Copies the parts, one behind the other, into a new blob. Fails with `OutOfMemory`, and changes nothing, when the
     /// reservation has no room for it.
     pub fn put(self: &Rc<Self>, parts: &[&[u8]]) -> io::Result<Blob> {

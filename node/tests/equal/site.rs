@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::{Change, Cycle, Refusal};
+use dysvr_node::cycle::{Change, Cycle, Refusal, load};
 use dysvr_node::dysvr::update::change_of;
 use dysvr_node::task::{Kind, TaskLine};
 use dysvr_proto::id::TaskId;

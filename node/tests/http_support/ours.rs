@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::model::ListenAddr;
 use dysvr_conf::source::Memory;
-use dysvr_node::cycle::Cycle;
+use dysvr_node::cycle::{Cycle, load};
 use dysvr_node::http::{Context, Stream, serve};
 use dysvr_node::log::{Log, set_current};
 use tokio::sync::oneshot;

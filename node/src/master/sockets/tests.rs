@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use dysvr_conf::intern::Interner;
-use dysvr_conf::load::{LoadOptions, load};
+use dysvr_conf::load::LoadOptions;
 use dysvr_conf::source::Memory;
 
 use super::*;
@@ -13,7 +13,7 @@ fn cycle(listens: &[String]) -> Cycle {
     source.insert("/c/nginx.conf", format!("events {{}} http {{ access_log off; {servers} }}"));
     let options =
         LoadOptions { conf: "/c/nginx.conf".into(), prefix: "/c".into(), globals: String::new(), privileged: true };
-    Cycle::load(load(&options, &mut source, &mut Interner::default()).unwrap()).unwrap()
+    Cycle::load(crate::cycle::load(&options, &mut source, &mut Interner::default()).unwrap()).unwrap()
 }
 
 /// What a master does with a cycle that it loads.

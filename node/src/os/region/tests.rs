@@ -248,3 +248,35 @@ fn random_blobs_keep_their_bytes_and_the_region_does_not_grow() {
     region.sweep();
     assert_eq!(region.used(), 0, "seed {SEED}");
 }
+
+#[test]
+fn memory_that_is_expected_is_that_which_free_runs_have_no_room_for() {
+    let region = region(1 << 30);
+    // Anonymous memory that is shared: what of it is there.
+    let there = || {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{:x}-", region.base.as_ptr() as usize);
+        let ours = maps.split_once(&start).unwrap().1;
+        let rss = ours.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        rss.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    };
+    const MANY: usize = 4000;
+    let put = || (0..MANY).map(|_| region.put(&[&[1; 1000]]).unwrap()).collect::<Vec<Blob>>();
+    let before = there();
+    region.expect(std::iter::repeat_n(1000, MANY));
+    let expected = there();
+    assert!(expected - before >= MANY * 1000, "{before} became {expected}");
+    let first = put();
+    assert!(there() <= expected + 2 * region.page, "{expected} became {}", there());
+    // Behind it others, so that its room is a hole once it goes.
+    let second = put();
+    drop(first);
+    region.sweep();
+    let hole = there();
+    region.expect(std::iter::repeat_n(1000, MANY));
+    assert_eq!(there(), hole, "the hole has room for them");
+    drop((put(), second));
+    // What nobody wants, and more than there is, changes nothing.
+    region.expect(std::iter::empty());
+    region.expect([usize::MAX / 4; 2].into_iter());
+}
