@@ -1,85 +1,23 @@
 //! Which vhost of a listener a host name belongs to, in nginx's order: exact name, longest `*.name`, longest `name.*`,
 //! first expression, default server. Kept under change: inserting and removing costs the names of that vhost alone.
 
+mod table;
+
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher as _;
 use std::ops::Bound;
 use std::rc::Rc;
 
 use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
 use dysvr_proto::planted::{Bug, planted};
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-use smallvec::SmallVec;
 
 use super::Stamp;
 use super::digest::{Kind, Sum, Who};
 use super::entry::{Entry, Part};
 use super::record::NameKind;
-
-/// One of an entry's names: what the name is, its record says.
-#[derive(Debug)]
-struct Holder {
-    entry: Rc<Entry>,
-    index: u16,
-}
-
-/// Who has a name: the first in source order serves it, the others wait behind it ("conflicting server name, ignored").
-type Holders = SmallVec<[Holder; 1]>;
-
-/// Names of one kind.
-#[derive(Debug, Default)]
-struct Table(HashTable<Holders>);
-
-fn key_of(holders: &Holders) -> &str {
-    holders.first().map_or("", |holder| holder.entry.name(holder.index))
-}
-
-fn hash_of(holders: &Holders) -> u64 {
-    FxBuildHasher.hash_one(key_of(holders))
-}
-
-impl Table {
-    fn get(&self, key: &str) -> Option<&Holders> {
-        self.0.find(FxBuildHasher.hash_one(key), |holders| key_of(holders) == key)
-    }
-
-    fn get_mut(&mut self, key: &str) -> Option<&mut Holders> {
-        self.0.find_mut(FxBuildHasher.hash_one(key), |holders| key_of(holders) == key)
-    }
-
-    /// Adds a holder among those of the same name; gives the place at which it stands.
-    fn add(&mut self, key: &str, holder: Holder) -> (usize, &Holders) {
-        let hash = FxBuildHasher.hash_one(key);
-        let holders = self.0.entry(hash, |holders| key_of(holders) == key, hash_of).or_insert_with(Holders::new);
-        let holders = holders.into_mut();
-        let at = holders.partition_point(|other| other.entry.order() < holder.entry.order());
-        holders.insert(at, holder);
-        (at, holders)
-    }
-
-    /// Takes an entry out of those of a name. Gives who has served the name before and who serves it now, if it was there.
-    fn remove(&mut self, key: &str, entry: &Rc<Entry>) -> Option<(Who, Option<Who>)> {
-        let hash = FxBuildHasher.hash_one(key);
-        let mut found = self.0.find_entry(hash, |holders| key_of(holders) == key).ok()?;
-        let holders = found.get_mut();
-        let at = holders.iter().position(|other| Rc::ptr_eq(&other.entry, entry))?;
-        let before = who_serves(holders)?;
-        holders.remove(at);
-        let after = who_serves(holders);
-        if after.is_none() {
-            found.remove();
-        }
-        Some((before, after))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&str, &Holders)> {
-        self.0.iter().map(|holders| (key_of(holders), holders))
-    }
-}
+use table::{Holder, Holders, Table, who, who_serves};
 
 /// An expression by the place of its vhost in the source and its index there.
 type ByPlace = (Box<[u8]>, u16);
@@ -133,7 +71,7 @@ impl Names {
     /// takes from another one.
     pub(super) fn fill(&mut self, vhosts: &[(&Part, bool)]) -> Vec<(String, Place)> {
         self.sum -= self.sum_of_order();
-        self.exact.0.reserve(vhosts.len(), hash_of);
+        self.exact.reserve(vhosts.len());
         let conflicts = vhosts.iter().flat_map(|(vhost, default)| self.enter(vhost, *default)).collect();
         // Made of a sorted list the order is built without a search for each, and without spare room.
         self.all.append(&mut vhosts.iter().map(|(vhost, _)| InOrder(Rc::clone(&vhost.entry))).collect());
@@ -370,7 +308,7 @@ impl Names {
     }
 
     fn leading(&self, host: &str) -> Option<&Holders> {
-        if self.leading.0.is_empty() {
+        if self.leading.is_empty() {
             return None;
         }
         // A dot at the very beginning has no label before it.
@@ -379,7 +317,7 @@ impl Names {
     }
 
     fn trailing(&self, host: &str) -> Option<&Holders> {
-        if self.trailing.0.is_empty() {
+        if self.trailing.is_empty() {
             return None;
         }
         let mut prefix = host;
@@ -395,15 +333,6 @@ impl Names {
 /// Whose name is ignored because the holder at a place has it, too: the later one's.
 fn ignored(holders: &Holders, at: usize) -> Option<&Entry> {
     holders.get(at.max(1)).map(|holder| &*holder.entry)
-}
-
-fn who(holder: &Holder) -> Who {
-    Who::from(&*holder.entry)
-}
-
-/// Who serves a name.
-fn who_serves(holders: &Holders) -> Option<Who> {
-    holders.first().map(who)
 }
 
 fn sum_of_name(table: NameKind, key: &str, who: Who) -> Sum {
