@@ -148,7 +148,7 @@ impl Cycle {
             self.region.expect(change.vhosts.iter().map(|vhost| vhost.record.len()).chain(upstreams));
         }
         let mut new = self.incoming(&mut change)?;
-        let coming = self.coming_upstreams(&change)?;
+        let coming = self.coming_upstreams(&mut change)?;
         let gone = self.gone(&change, &mut new)?;
         let defined = self.prepare_definitions(&change, &gone, &new)?;
         let cells = self.prepare_upstreams(&change, coming, &gone)?;
@@ -187,7 +187,7 @@ impl Cycle {
     fn incoming(&self, change: &mut Change) -> Result<Vec<Part>, Refusal> {
         let read = std::mem::take(&mut change.vhosts);
         let Some(placed) = &change.placed else {
-            return self.coming(read);
+            return self.coming(read, change.kind);
         };
         let mut read = read.into_iter();
         placed.vhosts.iter().map(|at| self.placed(*at, read.next())).collect()

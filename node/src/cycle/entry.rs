@@ -17,7 +17,7 @@ use dysvr_conf::model::{self, OrderKey, Outline, UpstreamRef, Use, VsvcId};
 use dysvr_conf::problem::Place;
 use dysvr_conf::regex::Regex;
 
-use super::change::{no_upstream, wrong};
+use super::change::{self, no_upstream, wrong};
 use super::digest::{Kind, Sum};
 use super::record::{self, Damaged, Listen, NameKind, Piece, Record, Used};
 use super::recorded::{Outlined, Recorded};
@@ -47,7 +47,8 @@ struct Own {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) entry: Rc<Entry>,
-    /// What was read of it, if that was just now. To free it takes a while, so it stays until nobody waits any more.
+    /// What was read of it, if that was just now. To free it takes a while, so in a task it stays until nobody waits any
+    /// more.
     read: Option<Recorded>,
     /// Those of its names that are expressions, by index, if it comes.
     pub(super) regexes: Vec<(u16, Regex)>,
@@ -237,13 +238,16 @@ pub(super) fn mark_of(digest: &Digest) -> u64 {
 }
 
 impl Cycle {
-    /// The parts that vhosts which were just read are of a change.
-    pub(super) fn coming(&self, vhosts: Vec<Recorded>) -> Result<Vec<Part>, Refusal> {
+    /// The parts that vhosts which were just read are of a change. A load lets go of what was read as it goes on: entries
+    /// take that room, and it does not lie between them when others are forked.
+    pub(super) fn coming(&self, vhosts: Vec<Recorded>, kind: change::Kind) -> Result<Vec<Part>, Refusal> {
         let mut parts = Vec::with_capacity(vhosts.len());
         for mut read in vhosts {
             let files = read.files.iter().map(|text| self.file(text)).collect::<Result<Box<[_]>, _>>()?;
             record::set_files(&mut read.record, |index| files.get(index as usize).map_or(0, |file| file.at()));
-            parts.push(self.part(Entry::new(self.put(&read.record)?, files), Some(read))?);
+            let entry = Entry::new(self.put(&read.record)?, files);
+            let stays = kind != change::Kind::Load || entry.is_pinned();
+            parts.push(self.part(entry, stays.then_some(read))?);
         }
         Ok(parts)
     }

@@ -13,7 +13,7 @@ use dysvr_conf::model::{self, OrderKey};
 use dysvr_conf::problem::Place;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::change::wrong;
+use super::change::{self, wrong};
 use super::digest::{Kind, Sum};
 use super::entry::Part;
 use super::record::{Damaged, UpstreamRecord, Used};
@@ -212,9 +212,13 @@ impl Cycle {
     }
 
     /// The records of a change's upstreams: of those that were just read, or those that the master has put.
-    pub(super) fn coming_upstreams(&self, change: &Change) -> Result<Vec<Blob>, Refusal> {
+    pub(super) fn coming_upstreams(&self, change: &mut Change) -> Result<Vec<Blob>, Refusal> {
         let Some(placed) = &change.placed else {
-            return change.upstreams.iter().map(|upstream| self.put(&upstream.record)).collect();
+            // As with vhosts.
+            let read =
+                if change.kind == change::Kind::Load { std::mem::take(&mut change.upstreams) } else { Vec::new() };
+            let records = read.into_iter().map(|upstream| self.put(&upstream.record));
+            return records.chain(change.upstreams.iter().map(|upstream| self.put(&upstream.record))).collect();
         };
         let record = |&at: &u32| {
             let record = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;
