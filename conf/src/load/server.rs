@@ -72,9 +72,6 @@ impl<'a> Load<'a> {
         if names.is_empty() {
             names.push(ServerName::Exact(self.interner.string("")));
         }
-        if names.len() > usize::from(u16::MAX) {
-            self.problem(site, directive.end, "too many names in a server");
-        }
         let scope = self.vhost.take().unwrap_or_default();
         self.unset_variables(&scope);
         let outline = Outline {

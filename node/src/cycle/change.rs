@@ -281,26 +281,21 @@ impl Cycle {
                 let addr = listen.addr;
                 let Some(listener) = listeners.get(&addr) else { continue };
                 listener.ssl.set(listen.ssl);
-                if vhost.peer.is_some() {
-                    let conflicts = listener.names.borrow().conflicts(entry, prepared.delta.stamp);
-                    committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
-                    committed.touch(&addr);
-                    continue;
-                }
-                if many {
-                    // Each listener enters all its new vhosts at once.
-                    coming.entry(addr).or_default().push((vhost, listen.default_server));
-                    continue;
-                }
-                let conflicts = listener.names.borrow_mut().insert(vhost, listen.default_server);
+                let conflicts = match vhost.peer {
+                    Some(_) => listener.names.borrow().conflicts(entry, prepared.delta.stamp),
+                    None if many => {
+                        // Each listener enters all its new vhosts at once.
+                        coming.entry(addr).or_default().push((vhost, listen.default_server));
+                        continue;
+                    }
+                    None => listener.names.borrow_mut().insert(vhost, listen.default_server),
+                };
                 committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
                 committed.touch(&addr);
             }
             if let Some(id) = entry.id() {
-                match vhosts.get_mut(&id) {
-                    Some(known) => *known = Rc::clone(entry),
-                    None => drop(vhosts.insert(id, Rc::clone(entry))),
-                }
+                // `insert` would make room for one more, whether it is there or not.
+                vhosts.entry(id).insert_entry(Rc::clone(entry));
             }
         }
         for (addr, coming) in coming {

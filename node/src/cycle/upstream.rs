@@ -215,10 +215,10 @@ impl Cycle {
     pub(super) fn coming_upstreams(&self, change: &mut Change) -> Result<Vec<Blob>, Refusal> {
         let Some(placed) = &change.placed else {
             // As with vhosts.
-            let read =
-                if change.kind == change::Kind::Load { std::mem::take(&mut change.upstreams) } else { Vec::new() };
-            let records = read.into_iter().map(|upstream| self.put(&upstream.record));
-            return records.chain(change.upstreams.iter().map(|upstream| self.put(&upstream.record))).collect();
+            return match change.kind {
+                change::Kind::Load => change.upstreams.drain(..).map(|upstream| self.put(&upstream.record)).collect(),
+                _ => change.upstreams.iter().map(|upstream| self.put(&upstream.record)).collect(),
+            };
         };
         let record = |&at: &u32| {
             let record = self.region.blob(at).ok_or_else(|| wrong(format!("nothing stands at {at}")))?;

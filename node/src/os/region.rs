@@ -103,9 +103,9 @@ impl Region {
         let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
         let bytes: usize = lengths.map(|length| (length + HEAD).next_multiple_of(STEP)).sum();
         let free: usize = ledger.runs.by_length.iter().map(|(length, _)| *length as usize * STEP).sum();
-        let bytes = bytes.saturating_sub(free);
-        let bytes = bytes.min(self.size.saturating_sub(start)) / self.page * self.page;
-        if bytes >= MANY {
+        let bytes = bytes.saturating_sub(free) / self.page * self.page;
+        // What there is no room for will not be put.
+        if bytes >= MANY && bytes <= self.size.saturating_sub(start) {
             // SAFETY: inside the mapping; pages are made, and what stands in them does not change.
             unsafe {
                 libc::madvise(self.base.as_ptr().add(start).cast(), bytes, libc::MADV_POPULATE_WRITE);

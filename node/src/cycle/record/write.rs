@@ -7,7 +7,7 @@ use super::items::Rest;
 use super::{
     DIGEST, FILE, FILE_NAME, FLAGS, HAS_ID, HAS_REGEXES, HAS_REVISION, HAS_TASK, HAS_USES, HEAD, ID, LENGTHS, LISTENS,
     Listen, NAMES, NameKind, ORDER, OWN, PINNED, Piece, REST, REVISION, Record, SECTIONS, TASK, UPSTREAMS, Used,
-    order_bytes,
+    order_bytes, split_piece,
 };
 use crate::cycle::{Stamp, files};
 
@@ -101,12 +101,11 @@ fn write_names(names: &[ServerName], bytes: &mut Vec<u8>) {
 /// Gives the files that a vhost's text includes other numbers.
 pub(in crate::cycle) fn set_files(record: &mut [u8], number: impl Fn(u32) -> u32) {
     let mut at = Record(record).begins(SECTIONS);
-    while let Some((kind, given)) = record.get(at..).and_then(|rest| rest.split_first()) {
-        let Some(given) = given.first_chunk::<4>().map(|given| u32::from_le_bytes(*given)) else { return };
-        match *kind {
-            FILE => record[at + 1..at + 5].copy_from_slice(&number(given).to_le_bytes()),
-            _ => at += given as usize,
+    while let Some((piece, behind)) = record.get(at..).and_then(split_piece) {
+        let next = record.len() - behind.len();
+        if let Piece::File(given) = piece {
+            record[at + 1..next].copy_from_slice(&number(given).to_le_bytes());
         }
-        at += 5;
+        at = next;
     }
 }
