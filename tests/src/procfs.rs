@@ -84,6 +84,13 @@ pub fn pss_kib(pid: i32) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Memory of a process that others share by a common mapping, in KiB.
+pub fn shared_kib(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("RssShmem:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Every process whose environment holds `entry` (`NAME=value`).
 pub fn with_environment(entry: &str) -> BTreeSet<i32> {
     let Ok(all) = fs::read_dir("/proc") else { return BTreeSet::new() };

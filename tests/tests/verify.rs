@@ -146,6 +146,45 @@ fn a_task_on_its_way_is_no_difference() -> Result<()> {
 }
 
 #[test]
+fn a_twin_that_tasks_overtake_keeps_no_memory_and_reads_nothing_that_is_gone() -> Result<()> {
+    // So many words that a twin can be stopped before it has loaded them.
+    let map: String = (0..50_000).map(|number| format!("        v{number} \"{number}\";\n")).collect();
+    let (proxy, origin) = start(&format!("    dysvr_verify off;\n    map $host $number {{\n{map}    }}\n"))?;
+    let prefix = &proxy.prefix;
+    // Each time longer than what was there, so that other records come to stand where the twin knows one.
+    let mut change = |task: u64| {
+        let long = format!("# {}\n    location", "x".repeat(200_000 + task as usize));
+        let text = vhost(1, prefix.port, "a.example", &origin).replacen("location", &long, 1);
+        prefix.write("auto_vhost/a.conf", &text)?;
+        let verdict = proxy.task(Kind::Modify, &["auto_vhost/a.conf"], &[1], &["u1"], task)?;
+        ensure!(verdict.done, "{}", verdict.line.reason());
+        Ok(())
+    };
+    change(2)?;
+    let shared = || procfs::shared_kib(proxy.master()).context("the master's shared memory");
+    let before = shared()?;
+    let finding = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| look(&proxy));
+        let mut stopped = None;
+        wait::until("a twin that is stopped before it has loaded", LIMIT, || {
+            let twins = procfs::children(proxy.master()).into_iter().filter(|pid| procfs::is_twin(*pid));
+            stopped = twins.into_iter().find(|pid| dysvr_tests::signal::send(*pid, Signal::SIGSTOP).is_ok());
+            stopped.is_some() || asked.is_finished()
+        })?;
+        let twin = stopped.context("no twin was seen")?;
+        let overtaken = (3..103).try_for_each(&mut change).and_then(|()| shared());
+        dysvr_tests::signal::send(twin, Signal::SIGCONT)?;
+        let after = overtaken?;
+        ensure!(after < before + 4 * 200, "{before} to {after} KiB: the room of a hundred texts is kept for the twin");
+        asked.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
+    })?;
+    // The one that was overtaken is worth nothing; another one came.
+    ensure!(finding.outcome == Outcome::Equal && finding.version == 102, "{finding:?}");
+    ensure!(finding.findings == 1 && finding.alerts == 0, "{finding:?}");
+    Ok(())
+}
+
+#[test]
 fn a_twin_that_dies_is_told_of() -> Result<()> {
     let (proxy, _origin) = start("    dysvr_verify off;\n")?;
     let asked = std::thread::scope(|scope| {

@@ -52,11 +52,6 @@ struct Twin {
 }
 
 impl Verify {
-    /// Whether a twin lives.
-    pub fn is_looking(&self) -> bool {
-        self.twin.is_some()
-    }
-
     /// What is readable when the twin has said something.
     pub fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.twin.as_ref().map(|twin| twin.pipe.as_fd())
@@ -117,6 +112,7 @@ impl Master {
     /// A child that is no worker has ended.
     pub(super) fn verify_reaped(&mut self, pid: i32, exit: Exit) {
         let Some(mut twin) = self.verify.twin.take_if(|twin| twin.pid == pid) else { return };
+        self.cycle.region().take_back();
         twin.hear();
         if twin.given_up {
             return;
@@ -210,6 +206,7 @@ impl Master {
         process::set_name(its);
         // Lines that wait would be written by both.
         log::flush();
+        self.cycle.region().lend();
         let forked = fork();
         if let Ok(Fork::Child) = forked {
             log::forget();

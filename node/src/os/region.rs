@@ -4,6 +4,9 @@
 //! Its bytes are written before its place is known to anyone, and do not change until [`Region::sweep`] gives its room to
 //! others. What is free and what is not is known in the master's own memory alone, so that a worker can do no harm to it.
 //!
+//! A process that is forked to look at what stands there, and begins later, does not keep room from being used meanwhile: it
+//! is [lent](Region::lend) the region, and learns from [`Region::begin`] whether it was too late.
+//!
 //! Each blob lies in the shortest free run that has room for it, and free runs that touch become one: there are no sizes
 //! to which room is bound, so that blobs which all grow by a few bytes leave nothing behind that nobody can use. Pages of
 //! long runs go back to the system.
@@ -28,8 +31,14 @@ const STRICT: usize = 512 << 20;
 const GRANULE: usize = 16;
 /// In front of each blob, bytes: its length, and its place inverted, which is how a blob's beginning is known.
 const HEAD: usize = size_of::<AtomicU64>();
-/// Where blobs begin, bytes: no blob has place 0.
+/// Where blobs begin, bytes: no blob has place 0. In front of them stands whether the region is lent.
 const FIRST: usize = 4096;
+/// Nobody is lent the region, or who was has come too late.
+const KEPT: u64 = 0;
+/// Somebody is, and has not begun.
+const LENT: u64 = 1;
+/// Somebody reads.
+const READ: u64 = 2;
 /// Room is given in multiples of it, bytes: a line of the cache.
 const STEP: usize = 64;
 /// Free runs of this length give their pages back, bytes: what is freed and taken again all the time is shorter.
@@ -150,10 +159,29 @@ impl Region {
         (fits && inverted == !at).then(|| Blob { region: self.clone(), tag: at, length })
     }
 
-    /// Gives the room of blobs that were dropped in this process to new ones. The caller has made sure that nobody reads
-    /// them any more: neither another process, that has them by [`blob`](Self::blob) or by a fork, nor this one
-    /// by `blob`.
+    /// Lets the process that is about to be forked [`begin`](Self::begin). One at a time, until [`take_back`](Self::take_back).
+    pub fn lend(&self) {
+        self.lent().store(LENT, Ordering::Release);
+    }
+
+    /// The process that the region was lent to has ended.
+    pub fn take_back(&self) {
+        self.lent().store(KEPT, Ordering::Release);
+    }
+
+    /// In a process that was forked behind [`lend`](Self::lend), before it reads any blob: whether all of them still stand
+    /// as they did then, and do until it ends. If not, it must read none.
+    pub fn begin(&self) -> bool {
+        self.lent().compare_exchange(LENT, READ, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Gives the room of blobs that were dropped in this process to new ones, unless somebody reads who was
+    /// [lent](Self::lend) the region. The caller has made sure that nobody else reads them any more: neither another process,
+    /// that has them by [`blob`](Self::blob) or by a fork, nor this one by `blob`.
     pub fn sweep(&self) {
+        if self.lent().compare_exchange(LENT, KEPT, Ordering::AcqRel, Ordering::Acquire) == Err(READ) {
+            return;
+        }
         let mut ledger = self.ledger.borrow_mut();
         let Some(ledger) = ledger.as_mut() else { return };
         for (at, length) in std::mem::take(&mut ledger.retired) {
@@ -179,6 +207,12 @@ impl Region {
     /// [`sweep`](Self::sweep) included. 0 in a process that may not write: it does not know.
     pub fn used(&self) -> usize {
         self.ledger.borrow().as_ref().map_or(0, |ledger| ledger.used)
+    }
+
+    /// Whether the region is lent.
+    fn lent(&self) -> &AtomicU64 {
+        // SAFETY: the beginning of the mapping, which lives as long as `self`; no blob lies there, and all accesses are atomic.
+        unsafe { self.base.cast().as_ref() }
     }
 
     /// The head of the place, which lies in the region and at a multiple of [`STEP`].

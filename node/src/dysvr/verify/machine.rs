@@ -12,11 +12,12 @@ use super::finding::{Finding, Outcome};
 /// From a look that found a difference to the one that confirms it: longer than it takes to write a task's files and its
 /// line.
 pub const AGAIN: Duration = Duration::from_secs(1);
-/// Looks that settle nothing before this is said: a minute of tasks without a pause.
-pub const UNSETTLED: u32 = 60;
+/// From a look that settles nothing to the one by which it is said that none does.
+pub const UNSETTLED: Duration = Duration::from_secs(60);
 /// A look may take this long. It runs at the lowest priority there is, so that a busy machine may starve it.
 pub const LIMIT: Duration = Duration::from_secs(600);
-/// Looks that nobody asked for take at most one part in so many of a processor, whatever the interval.
+/// Looks that nobody asked for take at most one part in so many of a processor, whatever the interval and however often
+/// tasks make them worthless.
 pub const SHARE: u32 = 50;
 
 /// What happens.
@@ -61,7 +62,8 @@ pub struct Machine {
     look: Option<Look>,
     /// The difference that the last look found.
     suspicion: Option<u128>,
-    unsettled: u32,
+    /// When the first look ended of those that settled nothing.
+    unsettled: Option<Duration>,
     effects: VecDeque<Effect>,
 }
 
@@ -142,17 +144,17 @@ impl Machine {
             return self.conclude(now, look, finding);
         }
         self.suspicion = (!doubtful).then(|| finding.fingerprint());
-        self.unsettled += 1;
-        if self.unsettled == UNSETTLED {
+        if now >= *self.unsettled.get_or_insert(now) + UNSETTLED {
             let text = "tasks or files change all the time: no two looks saw the same";
             return self.conclude(now, look, Box::new(Finding::unknown(text)));
         }
-        self.next = Some(now + AGAIN);
+        let pause = if doubtful && self.asked.is_empty() { finding.cost * SHARE } else { AGAIN };
+        self.next = Some(now + pause.max(AGAIN));
     }
 
     fn conclude(&mut self, now: Duration, look: Look, mut finding: Box<Finding>) {
         self.suspicion = None;
-        self.unsettled = 0;
+        self.unsettled = None;
         finding.asked = self.asked.drain(..look.answers).collect();
         let pause = self.every.map(|every| every.max(finding.cost * SHARE));
         self.next = if self.asked.is_empty() { pause.map(|pause| now + pause) } else { Some(now) };
@@ -289,7 +291,7 @@ mod tests {
             m.handle(at(n), Input::Found(different(1), true));
             said += &effects(&mut m);
         }
-        assert_eq!(said.find('?'), Some(UNSETTLED as usize), "{said}");
+        assert_eq!(said.find('?'), Some(1 + UNSETTLED.as_secs() as usize), "{said}");
     }
 
     #[test]
@@ -299,5 +301,15 @@ mod tests {
         let finding = Finding { cost: at(3), ..*equal() };
         m.handle(at(65), Input::Found(Box::new(finding), false));
         assert_eq!(m.poll_timeout(), Some(at(65 + 150)));
+        // So does what tasks make worthless, but not for who waits, nor what a second look has to confirm.
+        for (asks, waits, then) in [(false, true, 150), (true, true, 1), (false, false, 1)] {
+            let mut m = machine();
+            m.handle(at(60), Input::Tick(true));
+            if asks {
+                m.handle(at(61), Input::Asked(1));
+            }
+            m.handle(at(65), Input::Found(Box::new(Finding { cost: at(3), ..*different(1) }), waits));
+            assert_eq!(m.poll_timeout(), Some(at(65 + then)), "{asks} {waits}");
+        }
     }
 }

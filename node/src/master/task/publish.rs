@@ -12,12 +12,11 @@ use crate::os::zone::{MAX_MESSAGE, NotPublished};
 
 impl Master {
     /// Gives the room of records that are no part of the configuration any more to others, if nobody reads them: each worker
-    /// that follows has said that it does not. A worker that leaves does not follow, and a twin looks at what there was when
-    /// it was forked.
+    /// that follows has said that it does not. A worker that leaves does not follow.
     pub(super) fn sweep(&self) {
         let generation = self.generation;
         let reads_on = self.workers.iter().any(|(_, worker)| worker.leaving && worker.generation == generation);
-        if !reads_on && !self.verify.is_looking() {
+        if !reads_on {
             self.cycle.region().sweep();
         }
     }

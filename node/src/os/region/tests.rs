@@ -133,6 +133,28 @@ fn a_second_blob_for_a_place_does_not_retire_it() {
 }
 
 #[test]
+fn who_was_lent_the_region_reads_what_stood_there_or_nothing() {
+    let region = region(1 << 20);
+    let blob = region.put(&[b"once"]).unwrap();
+    // In time, and then too late: the room is used by others.
+    region.lend();
+    assert!(in_a_child(|| region.begin() && *blob == *b"once"));
+    drop(blob);
+    region.sweep();
+    assert_eq!(region.retired(), 1, "somebody reads it");
+    region.take_back();
+    region.lend();
+    region.sweep();
+    assert_eq!(region.retired(), 0);
+    assert!(in_a_child(|| !region.begin()));
+    // Nobody who was not lent it, and none of two.
+    region.take_back();
+    assert!(in_a_child(|| !region.begin()));
+    region.lend();
+    assert!(in_a_child(|| region.begin()) && in_a_child(|| !region.begin()));
+}
+
+#[test]
 fn what_is_full_refuses_and_goes_on_after_a_sweep() {
     for length in [0, 50, 3000, 60_000, 100_000, 500_000] {
         let region = region(1 << 20);
