@@ -1,5 +1,7 @@
 //! What must hold between vhosts: identities, default servers, socket options, names of an address.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::http::KeptVhost;
@@ -71,13 +73,15 @@ impl Load<'_> {
 
     fn check_ids(&mut self, vhosts: &[&Outline]) {
         let mut seen: FxHashMap<VsvcId, &Place> = FxHashMap::default();
+        seen.reserve(vhosts.len());
         for vhost in vhosts {
             let Some(id) = vhost.vsvc_id else { continue };
-            if let Some(first) = seen.get(&id) {
-                let text = format!("duplicate vsvc_id {id}, it is already used in {first}");
-                self.problem_at(&vhost.order, &vhost.place, text);
-            } else {
-                seen.insert(id, &vhost.place);
+            match seen.entry(id) {
+                Entry::Occupied(first) => {
+                    let text = format!("duplicate vsvc_id {id}, it is already used in {}", first.get());
+                    self.problem_at(&vhost.order, &vhost.place, text);
+                }
+                Entry::Vacant(entry) => drop(entry.insert(&vhost.place)),
             }
         }
     }
@@ -88,6 +92,7 @@ impl Load<'_> {
             return;
         }
         let mut seen: FxHashSet<(u8, &str)> = FxHashSet::default();
+        seen.reserve(vhosts.len());
         for vhost in vhosts {
             for name in &vhost.names {
                 let key = match name {

@@ -208,7 +208,10 @@ impl<'a> Load<'a> {
     /// A path relative to the directory of the main configuration file, without `.` and `//`, so that one file has one
     /// place in the order whatever way leads to it.
     pub(crate) fn conf_path(&self, path: &str) -> PathBuf {
-        let path = self.options.conf.parent().unwrap_or(Path::new("/")).join(path);
+        let path = match path.starts_with('/') {
+            true => path.into(),
+            false => self.options.conf.parent().unwrap_or(Path::new("/")).join(path),
+        };
         match is_normal(path.as_os_str().as_encoded_bytes()) {
             true => path,
             false => path.components().collect(),

@@ -53,6 +53,7 @@ impl<'a> Load<'a> {
     /// All upstreams of `http`.
     pub(crate) fn upstreams<K: Keep>(&mut self, pending: &[Pending<'a>], keep: &K) -> Vec<K::Upstream> {
         let mut named = Vec::with_capacity(pending.len());
+        self.upstreams.own.reserve(pending.len());
         named.extend(pending.iter().filter(|pending| self.name_upstream(pending)).cloned());
         self.make_all(&named, &Upstreams(keep))
     }

@@ -7,8 +7,9 @@
 use std::rc::Rc;
 
 use dysvr_conf::model::ListenAddr;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
+use super::by_address::ByAddress;
 use super::change::{Change, Kind, Refusal, wrong};
 use super::entry::Part;
 use super::listener::DEFAULT;
@@ -55,7 +56,7 @@ impl Cycle {
         let mut addresses = Addresses::default();
         let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
         let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
-        for (addr, said) in &said {
+        for (addr, said) in said.iter() {
             let Some(listener) = current.get(addr) else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
                 listener.carried.set(said.options);
@@ -88,7 +89,7 @@ impl Cycle {
             }
         }
         if change.kind == Kind::Load {
-            addresses.touched = said.into_keys().collect();
+            addresses.touched = said.into_iter().map(|(addr, _)| addr).collect();
             return Ok(addresses);
         }
         let covered = |addr: &ListenAddr| {
@@ -109,34 +110,34 @@ impl Cycle {
             }
         }
         addresses.opens.sort_by(|a, b| a.0.cmp(&b.0));
-        addresses.touched = said.into_keys().collect();
+        addresses.touched = said.into_iter().map(|(addr, _)| addr).collect();
         Ok(addresses)
     }
 
-    fn said(&self, gone: &[Part], new: &[Part]) -> Result<FxHashMap<ListenAddr, Said>, Refusal> {
+    fn said(&self, gone: &[Part], new: &[Part]) -> Result<ByAddress<Said>, Refusal> {
         let current = self.listeners.borrow();
-        let mut all: FxHashMap<ListenAddr, Said> = FxHashMap::default();
+        let mut all = ByAddress::default();
         for listen in gone.iter().flat_map(|vhost| vhost.listens()) {
             let options = listen.options();
-            let said = all.entry(listen.addr).or_default();
+            let said = all.entry(&listen.addr, Said::default);
             said.leaving += 1;
             said.drops_options |= options.is_some();
         }
         for (vhost, listen) in new.iter().flat_map(|vhost| vhost.listens().map(move |listen| (vhost, listen))) {
             let addr = &listen.addr;
-            let known = current.get(addr);
-            let said = all.entry(addr.clone()).or_default();
+            let known = || current.get(addr);
+            let said = all.entry(addr, Said::default);
             said.coming += 1;
             said.ssl = listen.ssl;
             if listen.default_server {
-                let other = known.and_then(|known| known.names.borrow().explicit_default().cloned());
+                let other = known().and_then(|known| known.names.borrow().explicit_default().cloned());
                 let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(&gone.entry, &other)));
                 if std::mem::replace(&mut said.default_server, true) || stays {
                     return Err(wrong(format!("a duplicate default server for {addr} in {}", listen.place(vhost))));
                 }
             }
             if let Some(options) = listen.options() {
-                let stays = known.is_some_and(|known| known.carried.get().is_some()) && !said.drops_options;
+                let stays = known().is_some_and(|known| known.carried.get().is_some()) && !said.drops_options;
                 if said.options.replace(options).is_some() || stays {
                     return Err(wrong(format!("duplicate listen options for {addr} in {}", listen.place(vhost))));
                 }

@@ -8,10 +8,10 @@ use dysvr_conf::http::log::Format;
 use dysvr_conf::http::map::Map;
 use dysvr_conf::model::{ListenAddr, VsvcId};
 use dysvr_conf::problem::Place;
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{Addresses, Opening};
+use super::by_address::ByAddress;
 use super::definitions::Defined;
 use super::entry::{Entry, Part};
 use super::files::Moves;
@@ -133,6 +133,9 @@ impl Prepared {
     }
 }
 
+/// The new vhosts of a listener, each with whether its `listen` says `default_server`.
+type Entering<'c> = (Option<Rc<Listener>>, Vec<(&'c Part, bool)>);
+
 /// Fewer new vhosts than this are entered one by one.
 const MANY: usize = 256;
 
@@ -155,7 +158,8 @@ impl Cycle {
         let files = self.prepare_files(&change, &gone, &new, &cells)?;
         let addresses = self.prepare_addresses(&change, &gone, &new)?;
         // What a load has checked itself, and a worker's master for it.
-        if change.kind != Kind::Load && change.placed.is_none() {
+        let checks = change.kind != Kind::Load && change.placed.is_none();
+        if checks {
             self.check_ssl(&gone, &new)?;
             self.check_caches(&gone, &new)?;
         }
@@ -166,8 +170,7 @@ impl Cycle {
                     let upstream = |name: &str| cells.find(self, name);
                     pinned.push(part.entry.keep(self.run(Arc::clone(conf), change.stamp, upstream)?));
                 }
-                // A load has found its upstreams itself.
-                None if change.kind == Kind::Load => {}
+                None if !checks => {}
                 None => {
                     let mut named = part.upstreams().filter_map(Used::named);
                     if let Some(name) = named.find(|name| cells.find(self, name).is_none()) {
@@ -190,25 +193,25 @@ impl Cycle {
             return self.coming(read, change.kind);
         };
         let mut read = read.into_iter();
-        placed.vhosts.iter().map(|at| self.placed(*at, read.next())).collect()
+        let mut parts = Vec::with_capacity(placed.vhosts.len());
+        for at in &placed.vhosts {
+            parts.push(self.placed(*at, read.next())?);
+        }
+        Ok(parts)
     }
 
-    /// The vhosts that the change takes out, after the check that ids are as its kind says.
+    /// The vhosts that the change takes out, after the check that ids are as its kind says. (That they differ among themselves
+    /// was checked when they were read.)
     fn gone(&self, change: &Change, new: &mut [Part]) -> Result<Vec<Part>, Refusal> {
         if change.kind == Kind::Load {
             return Ok(Vec::new()); // and that its ids are different ones
         }
         let vhosts = self.vhosts.borrow();
-        let mut seen: FxHashMap<VsvcId, Rc<Entry>> = FxHashMap::default();
-        seen.reserve(new.len());
         let mut gone = Vec::new();
         for vhost in new {
             let Some(id) = vhost.id() else {
                 return Err(wrong(format!("server without \"vsvc_id\" in {}", vhost.place())));
             };
-            if let Some(first) = seen.insert(id, Rc::clone(&vhost.entry)) {
-                return Err(duplicate_id(id, &first, vhost));
-            }
             match (change.kind, vhosts.get(&id)) {
                 (Kind::Modify | Kind::Set, Some(old)) => gone.push(vhost.replacing(old)),
                 (Kind::Modify, None) => return Err(wrong(format!("no vhost has vsvc_id {id}: nothing to modify"))),
@@ -270,7 +273,7 @@ impl Cycle {
         }
         self.count_exact(&prepared.addresses);
         vhosts.reserve(prepared.new.iter().filter(|vhost| vhost.peer.is_none()).count());
-        let mut coming: FxHashMap<ListenAddr, Vec<(&Part, bool)>> = FxHashMap::default();
+        let mut coming: ByAddress<Entering<'_>> = ByAddress::default();
         let ignored = |addr: &ListenAddr, (name, place): (String, Place)| {
             format!("conflicting server name \"{name}\" on {addr}, ignored in {place}")
         };
@@ -279,15 +282,19 @@ impl Cycle {
             self.count_in(entry.sum());
             for listen in entry.listens() {
                 let addr = listen.addr;
+                if many && vhost.peer.is_none() {
+                    // Each listener enters all its new vhosts at once.
+                    let new = || (listeners.get(&addr).cloned(), Vec::new());
+                    if let (Some(listener), vhosts) = coming.entry(&addr, new) {
+                        listener.ssl.set(listen.ssl);
+                        vhosts.push((vhost, listen.default_server));
+                    }
+                    continue;
+                }
                 let Some(listener) = listeners.get(&addr) else { continue };
                 listener.ssl.set(listen.ssl);
                 let conflicts = match vhost.peer {
                     Some(_) => listener.names.borrow().conflicts(entry, prepared.delta.stamp),
-                    None if many => {
-                        // Each listener enters all its new vhosts at once.
-                        coming.entry(addr).or_default().push((vhost, listen.default_server));
-                        continue;
-                    }
                     None => listener.names.borrow_mut().insert(vhost, listen.default_server),
                 };
                 committed.conflicts.extend(conflicts.into_iter().map(|conflict| ignored(&addr, conflict)));
@@ -298,8 +305,8 @@ impl Cycle {
                 vhosts.entry(id).insert_entry(Rc::clone(entry));
             }
         }
-        for (addr, coming) in coming {
-            let Some(listener) = listeners.get(&addr) else { continue };
+        for (addr, (listener, coming)) in coming.into_iter() {
+            let Some(listener) = listener else { continue };
             let mut names = listener.names.borrow_mut();
             let conflicts = match names.count() <= coming.len() {
                 true => names.fill(&coming),

@@ -146,23 +146,31 @@ impl<'r> Record<'r> {
         if self.begins(SECTIONS) > self.0.len() {
             return Err(Damaged);
         }
-        order_steps(self.order()).try_for_each(|step| step.map(drop))?;
-        let names = Record(self.section(NAMES)).word(0) as usize;
-        if names == 0 || self.names().count() != names {
+        let mut last = None;
+        for step in order_steps(self.order()) {
+            last = step?.1.or(last);
+        }
+        let rest = self.rest()?;
+        rest.file.or(last).ok_or(Damaged)?;
+        let names = Record(self.section(NAMES));
+        let mut regexes = rest.regexes.iter().map(|known| usize::from(known.index));
+        let count = names.word(0) as usize;
+        for index in 0..count {
+            let (kind, _) = names.nth_name(index).ok_or(Damaged)?;
+            if kind == NameKind::Regex && regexes.next() != Some(index) {
+                return Err(Damaged);
+            }
+        }
+        if count == 0 || regexes.next().is_some() {
             return Err(Damaged);
         }
         items::<Listen<'_>>(self.section(LISTENS)).try_for_each(|listen| listen.map(drop))?;
-        items::<Used<'_>>(self.section(UPSTREAMS)).try_for_each(|used| used?.upstream().map(drop))?;
-        let regexes = (0..).zip(self.names()).filter(|(_, (kind, _))| *kind == NameKind::Regex);
-        let known = self.rest()?.regexes;
-        if !regexes.map(|(index, _)| index).eq(known.iter().map(|known| known.index)) {
-            return Err(Damaged);
-        }
+        items::<Used<'_>>(self.section(UPSTREAMS)).try_for_each(|used| used?.check())?;
         let mut text = self.text();
         while !text.is_empty() {
             text = split_piece(text).ok_or(Damaged)?.1;
         }
-        self.place().map(drop)
+        Ok(())
     }
 
     /// Whether it has the place of another one in every table: the same names, none of which is an expression, at the same

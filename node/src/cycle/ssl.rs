@@ -1,14 +1,12 @@
 //! What must hold of TLS after a change in place: an address is TLS or plain for all its vhosts, and the default server of
 //! a TLS one has a certificate. (A load has checked itself.)
 
-use std::collections::hash_map;
 use std::rc::Rc;
 
 use dysvr_conf::load::mixed_ssl;
-use dysvr_conf::model::ListenAddr;
+use rustc_hash::FxHashSet;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
+use super::by_address::ByAddress;
 use super::entry::{Entry, Part};
 use super::{Cycle, Refusal};
 
@@ -26,7 +24,7 @@ impl Cycle {
         let listeners = self.listeners.borrow();
         let leaving: FxHashSet<*const Entry> = gone.iter().map(|vhost| Rc::as_ptr(&vhost.entry)).collect();
         let stays = |vhost: &Rc<Entry>| !leaving.contains(&Rc::as_ptr(vhost));
-        let mut coming: FxHashMap<ListenAddr, Coming<'_>> = FxHashMap::default();
+        let mut coming: ByAddress<Coming<'_>> = ByAddress::default();
         for vhost in new {
             for listen in vhost.listens() {
                 let addr = &listen.addr;
@@ -34,19 +32,17 @@ impl Cycle {
                     let (vhost, other, place) = (vhost.outline()?, other.outline()?, listen.place(vhost));
                     Err(Refusal::Wrong(format!("{} in {place}", mixed_ssl(addr, &vhost, &other, listen.ssl))))
                 };
-                let known = match coming.entry(addr.clone()) {
-                    hash_map::Entry::Occupied(known) => known.into_mut(),
-                    hash_map::Entry::Vacant(entry) => {
+                let known = coming.entry(addr, || Coming { ssl: listen.ssl, ..Coming::default() });
+                match known.first {
+                    Some(other) if known.ssl != listen.ssl => return mixed(other),
+                    Some(_) => {}
+                    None => {
                         let staying = listeners.get(addr).filter(|listener| listener.ssl.get() != listen.ssl);
                         if let Some(other) = staying.and_then(|listener| listener.names.borrow().first(stays).cloned())
                         {
                             return mixed(&other);
                         }
-                        entry.insert(Coming { ssl: listen.ssl, ..Coming::default() })
                     }
-                };
-                if let Some(other) = known.first.filter(|_| known.ssl != listen.ssl) {
-                    return mixed(other);
                 }
                 if known.first.is_none_or(|first| vhost.order() < first.order()) {
                     known.first = Some(vhost);
@@ -58,7 +54,7 @@ impl Cycle {
         }
         let left = gone.iter().flat_map(|vhost| vhost.listens()).filter(|listen| listen.ssl);
         for listen in left {
-            coming.entry(listen.addr).or_insert_with(|| Coming { ssl: true, ..Coming::default() });
+            coming.entry(&listen.addr, || Coming { ssl: true, ..Coming::default() });
         }
         for (addr, coming) in coming.iter().filter(|(_, coming)| coming.ssl) {
             let names = listeners.get(addr).map(|listener| listener.names.borrow());

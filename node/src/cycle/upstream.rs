@@ -225,7 +225,11 @@ impl Cycle {
             UpstreamRecord(&record).check().map_err(|damaged| wrong(format!("the upstream at {at}: {damaged}")))?;
             Ok(record)
         };
-        placed.upstreams.iter().map(record).collect()
+        let mut records = Vec::with_capacity(placed.upstreams.len());
+        for at in &placed.upstreams {
+            records.push(record(at)?);
+        }
+        Ok(records)
     }
 
     pub(super) fn prepare_upstreams(

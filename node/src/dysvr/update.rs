@@ -42,9 +42,13 @@ pub fn change_of(
     let Some(http) = cycle.http() else {
         return Err(Refusal::NeedsReload("the running configuration has no http block".into()));
     };
-    let touched: FxHashSet<String> = task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let touched = OnceCell::new();
+    let is_touched = |name: &str| {
+        let names = || task.ups_ids.iter().map(|name| name.to_ascii_lowercase()).collect::<FxHashSet<String>>();
+        touched.get_or_init(names).contains(name)
+    };
     let known = |name: &str| {
-        let cell = cycle.upstream(name).filter(|_| !touched.contains(name))?;
+        let cell = cycle.upstream(name).filter(|_| !is_touched(name))?;
         Some(cell.name())
     };
     let standing = OnceCell::new();
@@ -176,8 +180,13 @@ fn check_ids(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     if let Some(vhost) = fragment.vhosts.iter().find(|vhost| vhost.vsvc_id.is_none()) {
         return wrong(format!("server without \"vsvc_id\" in {}", vhost.place));
     }
-    let vsvc_ids = set(fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).map(|id| id.0));
-    let ups_ids = set(fragment.upstreams.iter().map(|upstream| &*upstream.name));
+    let vsvc_ids = || fragment.vhosts.iter().filter_map(|vhost| vhost.vsvc_id).map(|id| id.0);
+    let ups_ids = || fragment.upstreams.iter().map(|upstream| &*upstream.name);
+    // There may be ten thousand, and mostly the line names them in the order of the files.
+    if task.kind != task::Kind::Delete && vsvc_ids().eq(task.vsvc_ids.iter().copied()) && ups_ids().eq(&task.ups_ids) {
+        return check_ports(task, fragment);
+    }
+    let (vsvc_ids, ups_ids) = (set(vsvc_ids()), set(ups_ids()));
     let said_vsvc_ids = set(task.vsvc_ids.iter().copied());
     let said_ups_ids = set(task.ups_ids.iter().map(String::as_str));
     let conf = task.conf.display();
@@ -235,7 +244,7 @@ fn check_ports(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     }
 }
 
-/// Sorted, each once: there may be ten thousand.
+/// Sorted, each once.
 fn set<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut items: Vec<T> = items.collect();
     items.sort_unstable();

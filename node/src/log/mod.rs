@@ -73,6 +73,7 @@ impl Log {
         let mut line = LINE.take();
         line.clear();
         let _ = render(&mut line, &now(), level, connection, text);
+        cut(&mut line);
         for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
             match &sink.file {
                 Some(file) => gather::append(file, line.as_bytes(), level <= Level::Error),
@@ -80,6 +81,17 @@ impl Log {
             }
         }
         LINE.set(line);
+    }
+}
+
+/// Cuts a line that is longer than nginx writes (`NGX_MAX_ERROR_STR`): a task may name ten thousand vhosts.
+fn cut(line: &mut String) {
+    /// Bytes, the line's end included.
+    const LONGEST: usize = 2048;
+    if line.len() > LONGEST {
+        let end = (0..LONGEST).rev().find(|end| line.is_char_boundary(*end)).unwrap_or_default();
+        line.truncate(end);
+        line.push('\n');
     }
 }
 
@@ -156,6 +168,18 @@ mod tests {
         line.clear();
         render(&mut line, &NOON, Level::Error, 12, format_args!("x")).unwrap();
         assert_eq!(line, format!("2022/07/27 12:04:09 [error] {}#0: *12 x\n", process::id()));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters_and_ends() {
+        for (blanks, length) in [(0, 2048), (1, 2047), (2, 2048), (3, 2048)] {
+            let mut line = " ".repeat(blanks) + &"€".repeat(1000) + "\n";
+            cut(&mut line);
+            assert!(line.len() <= 2048 && line.len() + 3 > length && line.ends_with("€\n"), "{}", line.len());
+        }
+        let mut line = "x".repeat(2047) + "\n";
+        cut(&mut line);
+        assert_eq!(line.len(), 2048);
     }
 
     #[test]

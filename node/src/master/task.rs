@@ -24,9 +24,10 @@ use crate::dysvr::round::{Effect, Input, Round, Verdict};
 use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
+use crate::os::region::Ahead;
 use crate::os::time::{monotonic, unix};
 use crate::task::opened::OpenTaskFile;
-use crate::task::{Mode, TaskLine, WorkerTime};
+use crate::task::{Kind, Mode, TaskLine, WorkerTime};
 
 /// What the master knows of tasks.
 #[derive(Debug, Default)]
@@ -40,24 +41,16 @@ pub struct Tasks {
     last: Option<(u64, Sum)>,
 }
 
-/// What a task was read from. It is summed up only when that is asked for, or when nobody waits any more.
-#[derive(Debug)]
-struct MadeOf {
-    line: String,
-    sources: Sources,
-}
-
-impl MadeOf {
-    fn sum(&self) -> Sum {
-        Sum::of(Of::Text, (&self.line, &self.sources))
-    }
+/// What a task was made of. It is summed up only when that is asked for, or when nobody waits any more.
+fn sum_of(task: &TaskLine, sources: &Sources) -> Sum {
+    Sum::of(Of::Text, (task.asked(), sources))
 }
 
 /// What has become of a task that was read.
 #[allow(clippy::large_enum_variant, reason = "it is moved once and kept nowhere")]
 enum Begun {
     /// It stands in the zone, and the workers have been told to prepare it if they must.
-    Published { made_of: Box<MadeOf>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
+    Published { sources: Box<Sources>, prepared: Box<(Prepared, Opened)>, round: Round, members: Vec<SlotId> },
     /// It is the one that was done last.
     Before,
 }
@@ -68,7 +61,8 @@ struct Running {
     file: OpenTaskFile,
     /// Which line of the file.
     index: usize,
-    made_of: Box<MadeOf>,
+    /// What it was read from.
+    sources: Box<Sources>,
     round: Round,
     /// Until the commit.
     prepared: Option<Box<(Prepared, Opened)>>,
@@ -148,15 +142,15 @@ impl Master {
         let Some(index) = file.next_from(from) else {
             return say_unwritten(file.settle(), file.path());
         };
-        log!(Level::Notice, "[dysvr] {}", file.task(index));
+        log!(Level::Notice, "[dysvr] {}", file.text(index));
         self.verify_disturbed(now);
         match self.begin(now, file.task(index)) {
-            Ok(Begun::Published { made_of, prepared, round, members }) => {
+            Ok(Begun::Published { sources, prepared, round, members }) => {
                 say_unwritten(file.mark(index, Status::Ready), file.path());
                 self.tasks.running = Some(Running {
                     file,
                     index,
-                    made_of,
+                    sources,
                     round,
                     prepared: Some(prepared),
                     over: Over::default(),
@@ -167,19 +161,19 @@ impl Master {
                 self.round_effects(now);
             }
             Ok(Begun::Before) => {
-                let mut task = file.task(index).clone();
-                log!(Level::Notice, "[dysvr] task_id {} is done already", task.task_id);
-                task.set_status(Status::Done);
-                self.conclude(file, index, task);
+                log!(Level::Notice, "[dysvr] task_id {} is done already", file.task(index).task_id);
+                Self::conclude(&mut file, index, |task| task.set_status(Status::Done));
+                self.go_on(file, index);
             }
             Err(refusal) => {
-                let mut task = file.task(index).clone();
-                log!(Level::Error, "[dysvr] task_id {} failed: {refusal}", task.task_id);
-                if let Refusal::NeedsReload(_) = refusal {
-                    task.mode = Some(Mode::Reload);
-                }
-                task.fail(refusal.to_string());
-                self.conclude(file, index, task);
+                log!(Level::Error, "[dysvr] task_id {} failed: {refusal}", file.task(index).task_id);
+                Self::conclude(&mut file, index, |task| {
+                    if let Refusal::NeedsReload(_) = refusal {
+                        task.mode = Some(Mode::Reload);
+                    }
+                    task.fail(refusal.to_string());
+                });
+                self.go_on(file, index);
             }
         }
     }
@@ -193,6 +187,8 @@ impl Master {
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
         let mut recording = Recording::new(ReadAhead::default());
         log!(Level::Notice, "conf_parse begin {}ms", millis());
+        let coming = if task.kind == Kind::Delete { 0 } else { task.vsvc_ids.len() + task.ups_ids.len() };
+        let mut ahead = self.cycle.region().ahead(coming);
         let change = guarded(|| {
             #[cfg(feature = "poison")]
             crate::poison::point("parse", &self.zone, 0);
@@ -201,16 +197,18 @@ impl Master {
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
         let task_id = task.task_id.0;
-        let made_of = Box::new(MadeOf { line: task.to_string(), sources: recording.into_sources() });
-        let same = |last: Sum| last == made_of.sum() || planted(Bug::ContentsIgnored);
+        let sources = Box::new(recording.into_sources());
+        let same = |last: Sum| last == sum_of(task, &sources) || planted(Bug::ContentsIgnored);
         if self.tasks.last.is_some_and(|(id, last)| id == task_id && same(last)) {
             return Ok(Begun::Before);
         }
+        ahead.iter_mut().for_each(Ahead::wait);
         let prepared = guarded(|| self.cycle.prepare(change))?;
+        drop(ahead);
         let light = prepared.is_light();
         let message = match light {
             true => message::encode_light(prepared.delta()),
-            false => message::encode_read(&made_of.line, &prepared.delta().placed, &made_of.sources.encode()),
+            false => message::encode_read(&task.to_string(), &prepared.delta().placed, &sources.encode()),
         };
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
         let (version, text) = self.publish(&message)?;
@@ -238,7 +236,7 @@ impl Master {
         log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
         let begin = if light { Round::direct } else { Round::new };
         let round = begin(now, version, members.clone(), self.task_timeout());
-        Ok(Begun::Published { made_of, prepared: Box::new((prepared, opened)), round, members })
+        Ok(Begun::Published { sources, prepared: Box::new((prepared, opened)), round, members })
     }
 
     /// Feeds the round, if there is one, and does what it says.
@@ -343,9 +341,9 @@ impl Master {
     }
 
     fn end(&mut self, verdict: Verdict) {
-        let Some(running) = self.tasks.running.take() else { return };
+        let Some(mut running) = self.tasks.running.take() else { return };
         let version = running.round.version();
-        let mut task = running.file.task(running.index).clone();
+        let (file, index) = (&mut running.file, running.index);
         let times = running.members.iter().filter_map(|&slot| {
             let said = self.zone.slot(slot).said();
             let pid = self.workers.get(slot)?.pid as u32;
@@ -355,28 +353,30 @@ impl Master {
                 commit_us: said.commit_us,
             })
         });
-        task.workers = times.collect();
-        task.master_us = Some(monotonic().saturating_sub(running.began).as_micros() as u64);
-        task.mode = Some(Mode::InPlace);
-        let id = task.task_id;
-        match verdict {
-            Verdict::Done => {
-                task.set_status(Status::Done);
-                log!(Level::Notice, "[dysvr] task_id {id} done version: {version}");
+        let workers = times.collect();
+        let master_us = Some(monotonic().saturating_sub(running.began).as_micros() as u64);
+        let id = file.task(index).task_id;
+        let done = verdict == Verdict::Done;
+        Self::conclude(file, index, |task| {
+            (task.mode, task.master_us, task.workers) = (Some(Mode::InPlace), master_us, workers);
+            match verdict {
+                Verdict::Done => {
+                    task.set_status(Status::Done);
+                    log!(Level::Notice, "[dysvr] task_id {id} done version: {version}");
+                }
+                Verdict::Failed(reason) => {
+                    log!(Level::Error, "[dysvr] task_id {id} failed: {reason}");
+                    task.fail(reason);
+                }
             }
-            Verdict::Failed(reason) => {
-                log!(Level::Error, "[dysvr] task_id {id} failed: {reason}");
-                task.fail(reason);
-            }
-        }
-        let done = task.status == Status::Done;
-        self.conclude(running.file, running.index, task);
+        });
         drop(running.over);
         if done {
-            self.tasks.last = Some((id.0, running.made_of.sum()));
+            self.tasks.last = Some((id.0, sum_of(file.task(index), &running.sources)));
             self.lift_quarantine();
             self.sweep();
         }
+        self.go_on(running.file, index);
     }
 }
 

@@ -11,6 +11,8 @@
 //! to which room is bound, so that blobs which all grow by a few bytes leave nothing behind that nobody can use. Pages of
 //! long runs go back to the system.
 
+mod ahead;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,6 +21,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use ahead::Ahead;
 use nix::sys::resource::{Resource, getrlimit};
 
 /// Address space, bytes: what is not used costs nothing.
@@ -110,9 +113,10 @@ impl Region {
         let ledger = self.ledger.borrow();
         let Some(ledger) = ledger.as_ref() else { return };
         let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
+        let made = ledger.made.saturating_sub(start);
         let bytes: usize = lengths.map(|length| (length + HEAD).next_multiple_of(STEP)).sum();
-        let free: usize = ledger.runs.by_length.iter().map(|(length, _)| *length as usize * STEP).sum();
-        let bytes = bytes.saturating_sub(free) / self.page * self.page;
+        let bytes = bytes.saturating_sub(ledger.runs.free() + made) / self.page * self.page;
+        let start = start + made;
         // What there is no room for will not be put.
         if bytes >= MANY && bytes <= self.size.saturating_sub(start) {
             // SAFETY: inside the mapping; pages are made, and what stands in them does not change.
@@ -311,13 +315,15 @@ struct Ledger {
     retired: Vec<(u32, u32)>,
     /// Bytes.
     used: usize,
+    /// Up to here, bytes from the beginning, an [`Ahead`] makes pages.
+    made: usize,
 }
 
 impl Ledger {
     fn new(steps: u32) -> Self {
         let first = (FIRST / STEP) as u32;
         let runs = Runs { by_start: BTreeMap::new(), by_length: BTreeSet::new(), top: first, end: steps };
-        Self { runs, retired: Vec::new(), used: 0 }
+        Self { runs, retired: Vec::new(), used: 0, made: 0 }
     }
 
     fn take(&mut self, steps: u32) -> Option<u32> {
@@ -364,6 +370,11 @@ impl Runs {
             self.insert(start + steps, length - steps);
         }
         Some(start)
+    }
+
+    /// Bytes below the top.
+    fn free(&self) -> usize {
+        self.by_length.iter().map(|(length, _)| *length as usize * STEP).sum()
     }
 
     /// Frees a run; gives the beginning and the end of the one that it is part of now.

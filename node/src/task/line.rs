@@ -296,6 +296,28 @@ impl TaskLine {
         })
     }
 
+    /// What is asked, without what is answered, in the one way to write it.
+    pub fn asked(&self) -> String {
+        self.written(|key| !matches!(key, Key::Mode | Key::Status | Key::Reason | Key::MasterUs | Key::Workers))
+    }
+
+    fn written(&self, has: impl Fn(Key) -> bool) -> String {
+        let mut line = String::new();
+        let extras = |line: &mut String, after: Option<Key>| {
+            for extra in self.extra.iter().filter(|extra| extra.after == after) {
+                word::push(line, &extra.key, &extra.value);
+            }
+        };
+        extras(&mut line, None);
+        for key in Key::ALL {
+            if let Some(value) = self.value(key).filter(|_| has(key)) {
+                word::push(&mut line, key.name(), &value);
+            }
+            extras(&mut line, Some(key));
+        }
+        line
+    }
+
     fn value(&self, key: Key) -> Option<String> {
         match key {
             Key::Type => Some(self.kind.number().to_string()),
@@ -320,20 +342,7 @@ impl TaskLine {
 impl fmt::Display for TaskLine {
     /// The line, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = String::new();
-        let extras = |line: &mut String, after: Option<Key>| {
-            for extra in self.extra.iter().filter(|extra| extra.after == after) {
-                word::push(line, &extra.key, &extra.value);
-            }
-        };
-        extras(&mut line, None);
-        for key in Key::ALL {
-            if let Some(value) = self.value(key) {
-                word::push(&mut line, key.name(), &value);
-            }
-            extras(&mut line, Some(key));
-        }
-        f.write_str(&line)
+        f.write_str(&self.written(|_| true))
     }
 }
 
@@ -361,16 +370,22 @@ fn list<T: PartialEq>(
 ) -> Result<Vec<T>, String> {
     let Some(value) = value else { return Ok(Vec::new()) };
     let count = value.bytes().filter(|byte| *byte == b',').count() + 1;
-    let mut seen = FxHashSet::with_capacity_and_hasher(count, FxBuildHasher);
     let mut items = Vec::with_capacity(count);
+    let (mut rises, mut last) = (true, "");
     for text in value.split(',') {
         if text.is_empty() {
             return Err(format!("{} has an empty item (an empty list is written by leaving the key out)", key.name()));
         }
-        if !seen.insert(text) {
-            return Err(format!("{} has {} twice", key.name(), text.escape_debug()));
-        }
+        rises &= (last.len(), last) < (text.len(), text);
+        last = text;
         items.push(item(text)?);
+    }
+    // Where they rise, as they mostly do, none stands there twice.
+    if !rises {
+        let mut seen = FxHashSet::with_capacity_and_hasher(count, FxBuildHasher);
+        if let Some(twice) = value.split(',').find(|text| !seen.insert(*text)) {
+            return Err(format!("{} has {} twice", key.name(), twice.escape_debug()));
+        }
     }
     Ok(items)
 }

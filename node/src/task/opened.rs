@@ -127,6 +127,11 @@ impl OpenTaskFile {
         &self.lines[index].task
     }
 
+    /// A task's line as it was read.
+    pub fn text(&self, index: usize) -> &str {
+        str::from_utf8(&self.held.bytes[self.lines[index].at.clone()]).unwrap_or_default()
+    }
+
     /// All tasks.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskLine> {
         self.lines.iter().map(|line| &line.task)
@@ -152,12 +157,15 @@ impl OpenTaskFile {
 
     /// Writes the verdict of a task: its line as it is at the end. The times of one that is done may wait in memory until
     /// the last task of the file has its verdict, since a whole file for each of `n` lines would be `n²` bytes.
-    pub fn conclude(&mut self, index: usize, task: TaskLine) -> Result<(), NotWritten> {
+    pub fn conclude(&mut self, index: usize, verdict: impl FnOnce(&mut TaskLine)) -> Result<(), NotWritten> {
+        let task = &mut self.lines[index].task;
+        // No word may stand there twice.
+        let bare = task.mode.is_none() && task.master_us.is_none() && task.workers.is_empty();
+        verdict(task);
         let letter = if task.status == Status::Done { self.letter(index) } else { None };
-        let tail = letter.and_then(|_| self.tail(index, &task));
+        let tail = letter.filter(|_| bare).and_then(|_| self.tail(index));
         let more = self.next_from(index + 1).is_some();
         let line = &mut self.lines[index];
-        line.task = task;
         match (letter, tail) {
             (Some(letter), Some((end, tail))) => {
                 self.held.patch(end, tail.as_bytes())?;
@@ -199,13 +207,12 @@ impl OpenTaskFile {
         Some(line.at.start + known?)
     }
 
-    /// What has to be appended to the file so that its last line says what `task` says; and where.
-    fn tail(&self, index: usize, task: &TaskLine) -> Option<(usize, String)> {
-        let Line { task: before, at, .. } = self.lines.get(index).filter(|_| index + 1 == self.lines.len())?;
-        // No word stands there twice, and nothing follows but the line's own end.
-        let bare = before.mode.is_none() && before.master_us.is_none() && before.workers.is_empty();
+    /// What has to be appended to the file so that its last line, which has no answer yet, says what its task says; and where.
+    fn tail(&self, index: usize) -> Option<(usize, String)> {
+        let Line { task, at, .. } = self.lines.get(index).filter(|_| index + 1 == self.lines.len())?;
+        // Nothing follows but the line's own end.
         let ends = matches!(&self.held.bytes[at.end..], [] | [b'\n']);
-        if !bare || !ends || self.lines.iter().any(|line| line.pending) {
+        if !ends || self.lines.iter().any(|line| line.pending) {
             return None;
         }
         let mut tail = String::new();

@@ -9,6 +9,16 @@ pub(crate) struct Word<'a> {
     pub(crate) value: String,
 }
 
+/// Whether a character needs no quotes.
+fn is_bare(c: char) -> bool {
+    !(c.is_control() || matches!(c, ' ' | '"' | '\\'))
+}
+
+/// Whether all of a value, of which there is some, is ASCII that needs no quotes: what nearly all are, of which some are long.
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
 /// Takes the next word off `rest`; `None` at the end of the line.
 pub(crate) fn next<'a>(rest: &mut &'a str) -> Result<Option<Word<'a>>, String> {
     let text = rest.trim_start_matches([' ', '\t']);
@@ -26,9 +36,10 @@ pub(crate) fn next<'a>(rest: &mut &'a str) -> Result<Option<Word<'a>>, String> {
     let (value, tail) = match tail.strip_prefix('"') {
         Some(quoted) => unquote(quoted).map_err(|why| format!("the value of {key} {why}"))?,
         None => {
-            let end = tail.find([' ', '\t']).unwrap_or(tail.len());
+            let end = tail.bytes().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(tail.len());
             let (value, tail) = tail.split_at(end);
-            if let Some(odd) = value.chars().find(|c| c.is_control() || matches!(c, '"' | '\\')) {
+            let odd = || value.chars().find(|c| !is_bare(*c));
+            if let Some(odd) = if is_plain(value) { None } else { odd() } {
                 return Err(format!("the value of {key} has a '{}' outside quotes", odd.escape_default()));
             }
             (value.to_owned(), tail)
@@ -76,8 +87,7 @@ pub(crate) fn push(line: &mut String, key: &str, value: &str) {
     }
     line.push_str(key);
     line.push('=');
-    let bare = |c: char| !(c.is_control() || matches!(c, ' ' | '"' | '\\'));
-    if !value.is_empty() && value.chars().all(bare) {
+    if is_plain(value) || !value.is_empty() && value.chars().all(is_bare) {
         line.push_str(value);
         return;
     }

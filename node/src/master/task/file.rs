@@ -37,21 +37,25 @@ impl Master {
         }
     }
 
-    /// Writes a verdict, and goes on with the file if it has more tasks.
-    pub(super) fn conclude(&mut self, mut file: OpenTaskFile, index: usize, task: TaskLine) {
-        let id = task.task_id;
-        let verdict = task.clone();
-        say_unwritten(file.conclude(index, task), file.path());
+    /// Writes a verdict.
+    pub(super) fn conclude(file: &mut OpenTaskFile, index: usize, verdict: impl FnOnce(&mut TaskLine)) {
+        say_unwritten(file.conclude(index, verdict), file.path());
         if file.is_gone() {
             // Whoever has replaced the file may have kept this line as it stood then: it gets its verdict there.
+            let said = file.task(index);
             carry_over(file.path(), |task| {
-                let same = task.task_id == id && matches!(task.status, Status::Ready | Status::Loading);
+                let same = task.task_id == said.task_id && matches!(task.status, Status::Ready | Status::Loading);
                 if same {
-                    *task = verdict.clone();
+                    *task = said.clone();
                 }
                 same
             });
-        } else if file.next_from(index + 1).is_some() && !planted(Bug::OneTaskPerSignal) {
+        }
+    }
+
+    /// Goes on with the file behind a task that has its verdict, if it has more.
+    pub(super) fn go_on(&mut self, file: OpenTaskFile, index: usize) {
+        if !file.is_gone() && file.next_from(index + 1).is_some() && !planted(Bug::OneTaskPerSignal) {
             self.tasks.file = Some((file, index + 1));
         }
     }

@@ -49,7 +49,7 @@ fn the_one_task_of_a_file_comes_to_its_verdict_in_place() {
     assert_eq!(read(&file), format!("{asked}R\n"));
     file.mark(0, Status::Loading).unwrap();
     let task = done(file.task(0));
-    file.conclude(0, task.clone()).unwrap();
+    file.conclude(0, |line| *line = task.clone()).unwrap();
     assert_eq!(read(&file), format!("{asked}D mode=in_place master_us=81 workers=11:40:9\n"));
     assert_eq!(fs::metadata(file.path()).unwrap().ino(), inode);
     assert_eq!(TaskFile::parse(read(&file).as_bytes()).unwrap().0, [task]);
@@ -69,7 +69,7 @@ fn spellings_of_a_line_that_take_their_own_way() {
         let (_dir, mut file) = text(&format!("# head\n{line}{before}"));
         file.mark(0, Status::Ready).unwrap();
         let task = done(file.task(0));
-        file.conclude(0, task).unwrap();
+        file.conclude(0, |line| *line = task).unwrap();
         let expected = match after.starts_with("status") {
             true => format!("# head\n{line}{after}"),
             false => format!("# head\ntype=0 conf=/x {after}"),
@@ -85,7 +85,7 @@ fn a_tail_that_crosses_a_page_is_not_appended() {
         let (_dir, mut file) = text(&format!("#{}\ntype=0 conf=/x task_id=1 status=I\n", "x".repeat(length)));
         let inode = fs::metadata(file.path()).unwrap().ino();
         let task = done(file.task(0));
-        file.conclude(0, task.clone()).unwrap();
+        file.conclude(0, |line| *line = task.clone()).unwrap();
         let now = read(&file);
         assert_eq!(TaskFile::parse(now.as_bytes()).unwrap().0, [task]);
         if fs::metadata(file.path()).unwrap().ino() == inode {
@@ -101,16 +101,16 @@ fn every_line_has_its_letter_at_once_and_its_times_with_the_last_one() {
         |file: &OpenTaskFile| -> String { open(file.path()).tasks().map(|task| task.status.letter()).collect() };
     let inode = fs::metadata(file.path()).unwrap().ino();
     let task = done(file.task(0));
-    file.conclude(0, task).unwrap();
+    file.conclude(0, |line| *line = task).unwrap();
     assert_eq!((letters(&file), file.next_from(1)), ("DIII".into(), Some(1)));
     assert_eq!(fs::metadata(file.path()).unwrap().ino(), inode);
     let task = failed(file.task(1));
-    file.conclude(1, task).unwrap();
+    file.conclude(1, |line| *line = task).unwrap();
     assert_eq!(letters(&file), "DFII");
     for index in 2..4 {
         file.mark(index, Status::Ready).unwrap();
         let task = done(file.task(index));
-        file.conclude(index, task).unwrap();
+        file.conclude(index, |line| *line = task).unwrap();
     }
     assert_eq!((letters(&file), file.next_from(0)), ("DFDD".into(), None));
     let file = open(file.path());
@@ -128,7 +128,7 @@ fn a_thousand_lines_cost_a_thousand_bytes_and_one_file() {
         file.mark(index, Status::Ready).unwrap();
         file.mark(index, Status::Loading).unwrap();
         let task = done(file.task(index));
-        file.conclude(index, task).unwrap();
+        file.conclude(index, |line| *line = task).unwrap();
     }
     assert_eq!(inodes.len(), 1, "only the last verdict took a new file");
     assert!(open(file.path()).tasks().all(|task| task.master_us == Some(81)));
@@ -146,7 +146,7 @@ fn a_newer_file_is_never_touched() {
         file.mark(0, Status::Loading).unwrap();
         for index in 0..2 {
             let task = verdict(file.task(index));
-            let _ = file.conclude(index, task);
+            let _ = file.conclude(index, |line| *line = task);
         }
         assert!(matches!(file.held.refuse("why"), Err(NotWritten::Superseded)));
         assert_eq!(read(&file).as_bytes(), newer);
