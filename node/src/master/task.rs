@@ -163,7 +163,7 @@ impl Master {
             Ok(Begun::Before) => {
                 log!(Level::Notice, "[dysvr] task_id {} is done already", file.task(index).task_id);
                 Self::conclude(&mut file, index, |task| task.set_status(Status::Done));
-                self.go_on(file, index);
+                drop(self.go_on(file, index));
             }
             Err(refusal) => {
                 log!(Level::Error, "[dysvr] task_id {} failed: {refusal}", file.task(index).task_id);
@@ -173,7 +173,7 @@ impl Master {
                     }
                     task.fail(refusal.to_string());
                 });
-                self.go_on(file, index);
+                drop(self.go_on(file, index));
             }
         }
     }
@@ -370,13 +370,14 @@ impl Master {
                 }
             }
         });
+        // Whoever waits for the file to be closed waits for nothing else.
+        let task = self.go_on(running.file, index);
         drop(running.over);
         if done {
-            self.tasks.last = Some((id.0, sum_of(file.task(index), &running.sources)));
+            self.tasks.last = Some((id.0, sum_of(&task, &running.sources)));
             self.lift_quarantine();
             self.sweep();
         }
-        self.go_on(running.file, index);
     }
 }
 

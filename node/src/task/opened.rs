@@ -127,6 +127,11 @@ impl OpenTaskFile {
         &self.lines[index].task
     }
 
+    /// The same when nothing is left to be written.
+    pub fn into_task(mut self, index: usize) -> TaskLine {
+        self.lines.swap_remove(index).task
+    }
+
     /// A task's line as it was read.
     pub fn text(&self, index: usize) -> &str {
         str::from_utf8(&self.held.bytes[self.lines[index].at.clone()]).unwrap_or_default()

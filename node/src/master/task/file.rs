@@ -53,11 +53,14 @@ impl Master {
         }
     }
 
-    /// Goes on with the file behind a task that has its verdict, if it has more.
-    pub(super) fn go_on(&mut self, file: OpenTaskFile, index: usize) {
-        if !file.is_gone() && file.next_from(index + 1).is_some() && !planted(Bug::OneTaskPerSignal) {
-            self.tasks.file = Some((file, index + 1));
+    /// Goes on with the file behind a task that has its verdict, if it has more; else closes it. Gives that task.
+    pub(super) fn go_on(&mut self, file: OpenTaskFile, index: usize) -> TaskLine {
+        if file.is_gone() || file.next_from(index + 1).is_none() || planted(Bug::OneTaskPerSignal) {
+            return file.into_task(index);
         }
+        let task = file.task(index).clone();
+        self.tasks.file = Some((file, index + 1));
+        task
     }
 
     /// A reload comes before the next task: what is open is written, and read anew behind it.
