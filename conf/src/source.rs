@@ -23,7 +23,7 @@ pub trait Source {
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// These files will be asked for next, in this order: they may be read ahead.
-    fn expect(&mut self, _paths: Vec<PathBuf>) {}
+    fn expect(&mut self, _paths: &Arc<[PathBuf]>) {}
 
     /// The addresses of a host name that stands in an `upstream` or a `proxy_pass`, in a stable order.
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>>;
@@ -42,7 +42,7 @@ impl<S: Source + ?Sized> Source for &mut S {
         (**self).glob(pattern)
     }
 
-    fn expect(&mut self, paths: Vec<PathBuf>) {
+    fn expect(&mut self, paths: &Arc<[PathBuf]>) {
         (**self).expect(paths);
     }
 

@@ -85,7 +85,7 @@ fn set(
     line.formats.extend(names.formats);
     let mut source = source(main, &after);
     source.insert(&line.conf, includes);
-    let change = change_of(&line, cycle, &mut source, &mut Interner::default(), false)?;
+    let change = change_of(&line, cycle, &mut source, &mut Interner::default(), None)?;
     let prepared = cycle.prepare(change)?;
     cycle.commit(prepared);
     *files = after;

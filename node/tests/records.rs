@@ -52,7 +52,7 @@ fn change(cycle: &Cycle, source: &mut Memory, kind: Kind, id: u64, text: &str) -
     let includes = if kind == Kind::Delete { String::new() } else { format!("include d/{id}.conf;") };
     source.insert(format!("/c/d/{id}.conf"), text);
     source.insert(&line.conf, includes);
-    let change = change_of(&line, cycle, source, &mut Interner::default(), false).unwrap();
+    let change = change_of(&line, cycle, source, &mut Interner::default(), None).unwrap();
     let prepared = cycle.prepare(change).unwrap();
     assert!(prepared.is_light() || text.contains("listen 81"), "{text}");
     let told = prepared.is_light().then(|| message::encode_light(prepared.delta()));
@@ -233,7 +233,7 @@ fn a_vhost_that_is_modified_where_it_stands_keeps_its_place_among_others() {
         line.vsvc_ids = ids.to_vec();
         line.ups_ids = ids.iter().map(|id| format!("u{id}")).collect();
         source.insert(&line.conf, ids.iter().map(|id| format!("include d/{id}.conf;\n")).collect::<String>());
-        let change = change_of(&line, cycle, source, &mut Interner::default(), false).unwrap();
+        let change = change_of(&line, cycle, source, &mut Interner::default(), None).unwrap();
         let committed = cycle.commit(cycle.prepare(change).unwrap());
         committed.conflicts
     };

@@ -99,7 +99,7 @@ pub fn message(bytes: &[u8]) {
                 panic!("{task} became {again:?}")
             };
             assert_eq!((&one, &two, &three), (&task, &placed, &sources));
-            if let Ok(read) = change_of(&task, &cycle, &mut sources.replay(), &mut Interner::default(), false) {
+            if let Ok(read) = change_of(&task, &cycle, &mut sources.replay(), &mut Interner::default(), None) {
                 let _ = cycle.prepare(Change { placed: Some(placed), ..read });
             }
         }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use dysvr_tests::prefix::MainConf;
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Line};
-use dysvr_tests::wait;
+use dysvr_tests::{verify, wait};
 
 fn start(http: &str) -> Result<Proxy> {
     let proxy = Proxy::start(&MainConf { http: http.to_owned(), ..MainConf::default() })?;
@@ -70,6 +70,87 @@ fn a_task_that_is_larger_than_the_zone_goes_in_place_and_small_ones_around_it() 
     let verdict = proxy.task(Kind::Add, &["auto_vhost/large.conf"], &ids, &[], 4)?;
     ensure!(!verdict.done && verdict.line.reason().contains("duplicate vsvc_id 2"), "{}", verdict.line.reason());
     serves(&proxy, 2)?;
+    ensure!(proxy.workers() == workers, "workers were replaced");
+    Ok(())
+}
+
+#[test]
+fn what_workers_prepare_while_a_large_task_is_checked_comes_to_nothing_if_it_is_refused() -> Result<()> {
+    const LAST: u64 = 2001;
+    let proxy = start("    dysvr_verify off;\n")?;
+    let prefix = &proxy.prefix;
+    let workers = proxy.workers();
+    let whole: String = (2..=LAST).map(|number| vhost(number, prefix.port)).collect();
+    let prepared = || prefix.error_log().matches("dyreload_process begin").count();
+    let ids: Vec<u64> = (2..=LAST).collect();
+    let others: Vec<u64> = (3..=LAST + 1).collect();
+    let twice = whole.replace(&format!("{};", prefix.port), &format!("{} default_server;", prefix.port));
+    let refused = [
+        // Each is wrong only as a whole.
+        (&whole, Kind::Add, &others, "vsvc_ids="),
+        (&twice, Kind::Set, &ids, "a duplicate default server"),
+        (&whole.replace("vsvc_id 1000;", "vsvc_id 999;"), Kind::Add, &ids, "duplicate vsvc_id 999"),
+    ];
+    for (task_id, (text, kind, ids, reason)) in (1..).zip(refused) {
+        prefix.write("auto_vhost/large.conf", text)?;
+        let before = prepared();
+        let verdict = proxy.task(kind, &["auto_vhost/large.conf"], ids, &[], task_id)?;
+        ensure!(!verdict.done && verdict.line.reason().contains(reason), "{}", verdict.line.reason());
+        wait::until("both workers to have begun", LIMIT, || prepared() == before + 2)?;
+        for reply in proxy.ask_every_worker("v5.example", "/")? {
+            ensure!(reply.text() != "v5", "task {task_id} was refused");
+        }
+    }
+    // What workers refuse as well has nothing to do with the task that follows at once.
+    prefix.write("auto_vhost/large.conf", &twice)?;
+    prefix.write("auto_vhost/next.conf", &vhost(LAST + 1, prefix.port))?;
+    let line = |task_id: u64, kind, file: &str, ids: &[u64]| -> Result<String> {
+        let conf = prefix.task_file().path.with_file_name(format!("dysvr_{task_id}.conf"));
+        fs::write(&conf, format!("include {};\n", prefix.conf(file).display()))?;
+        Ok(Line::text(kind, &conf, ids, &[], task_id) + "\n")
+    };
+    let lines =
+        [line(4, Kind::Set, "auto_vhost/large.conf", &ids)?, line(5, Kind::Add, "auto_vhost/next.conf", &[LAST + 1])?];
+    ensure!(proxy.line(&lines.concat(), 5)?.done);
+    ensure!(prefix.task_file().lines().iter().any(|line| line.task_id() == Some(4) && line.status() == Some('F')));
+    serves(&proxy, LAST + 1)?;
+
+    prefix.write("auto_vhost/large.conf", &whole)?;
+    let verdict = proxy.task(Kind::Set, &["auto_vhost/large.conf"], &ids, &[], 10)?;
+    verify::done(&proxy, &verdict)?;
+    // Asked again, it is done already: nobody prepares it.
+    let before = prepared();
+    let verdict = proxy.task(Kind::Set, &["auto_vhost/large.conf"], &ids, &[], 10)?;
+    ensure!(verdict.done && prepared() == before, "{}", verdict.line.reason());
+    prefix.write("auto_vhost/small.conf", &vhost(1, prefix.port))?;
+    let verdict = proxy.task(Kind::Add, &["auto_vhost/small.conf"], &[1], &[], 11)?;
+    verify::done(&proxy, &verdict)?;
+    for number in [1, 2, 999, 1000, LAST] {
+        serves(&proxy, number)?;
+    }
+    ensure!(proxy.workers() == workers, "workers were replaced");
+    Ok(())
+}
+
+#[test]
+fn a_large_task_with_a_map_reaches_workers_as_a_whole() -> Result<()> {
+    const LAST: u64 = 1500;
+    let proxy = start("    dysvr_verify off;\n")?;
+    let prefix = &proxy.prefix;
+    let workers = proxy.workers();
+    let vhosts: String = (2..=LAST).map(|number| vhost(number, prefix.port)).collect();
+    let asks = vhost(LAST + 1, prefix.port).replace(&format!("return 200 v{}", LAST + 1), "return 200 $what");
+    let text = "map $host $what { default other; v1501.example mapped; }\n".to_owned() + &vhosts + &asks;
+    prefix.write("auto_vhost/large.conf", &text)?;
+    let ids: Vec<u64> = (2..=LAST + 1).collect();
+    let conf = prefix.task_file().path.with_file_name("dysvr_1.conf");
+    fs::write(&conf, format!("include {};\n", prefix.conf("auto_vhost/large.conf").display()))?;
+    let line = Line::text(Kind::Add, &conf, &ids, &[], 1).replace(" task_id=", " maps=what task_id=");
+    let verdict = proxy.line(&(line + "\n"), 1)?;
+    verify::done(&proxy, &verdict)?;
+    for reply in proxy.ask_every_worker(&format!("v{}.example", LAST + 1), "/")? {
+        ensure!(reply.status == 200 && reply.text() == "mapped", "{} {:?}", reply.status, reply.text());
+    }
     ensure!(proxy.workers() == workers, "workers were replaced");
     Ok(())
 }

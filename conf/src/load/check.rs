@@ -4,20 +4,25 @@ use std::collections::hash_map::Entry;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::http::KeptVhost;
-use super::{Keep, Load};
+use super::Load;
 use crate::model::{ListenAddr, Outline, ServerName, VsvcId};
 use crate::problem::Place;
 
 /// What is known of an address so far.
-#[derive(Default)]
-struct Address {
+struct Address<'v> {
+    addr: &'v ListenAddr,
     default_server: bool,
     options: bool,
     vhosts: Vec<usize>,
     ssl: bool,
     /// Who says `default_server`.
     explicit: Option<usize>,
+}
+
+impl<'v> Address<'v> {
+    fn new(addr: &'v ListenAddr, ssl: bool) -> Self {
+        Self { addr, default_server: false, options: false, vhosts: Vec::new(), ssl, explicit: None }
+    }
 }
 
 /// Why a vhost cannot have an address that is TLS for one and plain for the other.
@@ -32,19 +37,24 @@ pub fn mixed_ssl(addr: &ListenAddr, vhost: &Outline, other: &Outline, ssl: bool)
 }
 
 impl Load<'_> {
-    /// Checks all vhosts of a load against each other. `whole`: there are no others.
-    pub(super) fn check_vhosts<K: Keep>(&mut self, kept: &[KeptVhost<K::Vhost>], whole: bool) {
-        let vhosts: Vec<&Outline> = kept.iter().map(|kept| K::outline(&kept.vhost)).collect();
-        self.check_ids(&vhosts);
-        let mut addresses: FxHashMap<&ListenAddr, Address> = FxHashMap::default();
-        let mut order: Vec<&ListenAddr> = Vec::new();
+    /// Checks vhosts against each other. `has_certificate`, by index, when there are no others: then what depends on all of
+    /// them is checked as well.
+    pub(super) fn check_vhosts(&mut self, vhosts: &[&Outline], has_certificate: Option<&dyn Fn(usize) -> bool>) {
+        self.check_ids(vhosts);
+        let mut addresses: Vec<Address<'_>> = Vec::new();
+        let mut places: FxHashMap<&ListenAddr, usize> = FxHashMap::default();
         for (index, vhost) in vhosts.iter().enumerate() {
             for listen in &vhost.listens {
                 let addr = &listen.addr;
-                let known = addresses.entry(addr).or_insert_with(|| {
-                    order.push(addr);
-                    Address { ssl: listen.ssl, ..Address::default() }
-                });
+                // Of many vhosts most listen where the one before does.
+                let place = match addresses.last() {
+                    Some(last) if last.addr == addr => addresses.len() - 1,
+                    _ => *places.entry(addr).or_insert_with(|| {
+                        addresses.push(Address::new(addr, listen.ssl));
+                        addresses.len() - 1
+                    }),
+                };
+                let known = &mut addresses[place];
                 if listen.ssl != known.ssl {
                     let first = vhosts[known.vhosts[0]];
                     self.problem_at(&vhost.order, &listen.place, mixed_ssl(addr, vhost, first, listen.ssl));
@@ -61,13 +71,14 @@ impl Load<'_> {
                 known.vhosts.push(index);
             }
         }
-        for addr in order {
-            if whole && addresses[addr].ssl {
-                let known = &addresses[addr];
+        // Names of others count as well: who knows them says which are ignored.
+        let Some(has_certificate) = has_certificate else { return };
+        for known in &addresses {
+            if known.ssl {
                 let default = known.explicit.unwrap_or(known.vhosts[0]);
-                self.check_certificate(vhosts[default], kept[default].has_certificate);
+                self.check_certificate(vhosts[default], has_certificate(default));
             }
-            self.check_names(addr, addresses[addr].vhosts.iter().map(|index| vhosts[*index]));
+            self.check_names(known.addr, known.vhosts.iter().map(|index| vhosts[*index]));
         }
     }
 

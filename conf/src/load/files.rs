@@ -130,18 +130,25 @@ impl<'a> Load<'a> {
         visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Arc<Site>),
     ) {
         let wanted = self.conf_path(directive.words[1].text);
-        let by_pattern = glob::is_pattern(&wanted);
-        let paths = match by_pattern {
-            true => match self.glob(&wanted) {
-                Ok(paths) => paths,
-                Err(text) => {
-                    self.problem(site, directive.end, text);
-                    return;
-                }
-            },
-            false => Arc::new([wanted]),
-        };
-        for path in paths.iter() {
+        if !glob::is_pattern(&wanted) {
+            return self.included_files(site, directive, std::slice::from_ref(&wanted), false, visit);
+        }
+        match self.glob(&wanted) {
+            Ok(paths) => self.included_files(site, directive, &paths, true, visit),
+            Err(text) => self.problem(site, directive.end, text),
+        }
+    }
+
+    /// The same for files that it is known to name.
+    pub(crate) fn included_files(
+        &mut self,
+        site: &Arc<Site>,
+        directive: &'a Directive<'a>,
+        paths: &[PathBuf],
+        by_pattern: bool,
+        visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Arc<Site>),
+    ) {
+        for path in paths {
             let spent = self.inclusions_left == 0;
             self.inclusions_left = self.inclusions_left.saturating_sub(1);
             let refusal = if site.holds(path) {

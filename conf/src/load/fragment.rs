@@ -13,7 +13,7 @@ use crate::glob;
 use crate::http::log::Format;
 use crate::http::map::Map;
 use crate::intern::Interner;
-use crate::model::{Fragment, Http, OrderKey, OrderStep, Reach};
+use crate::model::{Fragment, Http, OrderKey, OrderStep, Outline, Reach};
 use crate::problem::{Problem, Problems};
 use crate::source::Source;
 use crate::syntax::Directive;
@@ -30,8 +30,12 @@ pub fn load_fragment(
     source: &mut dyn Source,
     interner: &mut Interner,
 ) -> Result<Fragment, Problems> {
-    load_fragment_keeping(running, file, source, interner, &Whole)
+    load_fragment_keeping(running, file, source, interner, &Whole, &mut |_, _| {})
 }
+
+/// Is told of the vhosts, in their order, and the upstreams that were made, when nothing is wrong with any of them: what is
+/// left is to check whether they go together.
+pub type Made<'m, K> = dyn FnMut(&mut [<K as Keep>::Vhost], &[<K as Keep>::Upstream]) + 'm;
 
 /// The same, with what `keep` makes of its vhosts and upstreams.
 pub fn load_fragment_keeping<K: Keep>(
@@ -40,11 +44,12 @@ pub fn load_fragment_keeping<K: Keep>(
     source: &mut dyn Source,
     interner: &mut Interner,
     keep: &K,
+    made: &mut Made<'_, K>,
 ) -> Result<Fragment<K::Vhost, K::Upstream>, Problems> {
     let room = Room::default();
     let mut load = Load::new(&running.http.options, source, interner, &room, Some(running.upstream));
     load.may_use_threads = running.alone;
-    let fragment = load.fragment(running, file, keep);
+    let fragment = load.fragment(running, file, keep, made);
     load.finish(fragment)
 }
 
@@ -102,8 +107,18 @@ impl Reach {
     }
 }
 
+fn is_include(directive: &Directive<'_>) -> bool {
+    directive.name() == "include" && directive.words.len() == 2
+}
+
 impl<'a> Load<'a> {
-    fn fragment<K: Keep>(&mut self, running: &Running<'_>, file: &Path, keep: &K) -> Fragment<K::Vhost, K::Upstream> {
+    fn fragment<K: Keep>(
+        &mut self,
+        running: &Running<'_>,
+        file: &Path,
+        keep: &K,
+        made: &mut Made<'_, K>,
+    ) -> Fragment<K::Vhost, K::Upstream> {
         let base = running.http;
         self.join_definitions(base, running.maps, running.formats);
         let mut block = HttpBlock::default();
@@ -111,12 +126,15 @@ impl<'a> Load<'a> {
             Ok(list) => {
                 let site = Site::new(Arc::clone(&list.path), Origin::Top);
                 self.syntax_problems(list, &site);
-                self.expect(list.tree.directives);
+                let paths = self.expect(list.tree.directives);
                 if !running.maps.is_empty() {
                     self.name_maps(&site, list.tree.directives);
                 }
+                // Of many files each path is made once.
+                let mut paths = paths.chunks(1);
                 for directive in list.tree.directives {
-                    self.task_include(running, &site, directive, &mut block);
+                    let path = if is_include(directive) { paths.next() } else { None };
+                    self.task_include(running, &site, directive, path, &mut block);
                 }
             }
             Err(text) => self.problems.push((OrderKey::default(), Problem { text, place: None })),
@@ -126,21 +144,32 @@ impl<'a> Load<'a> {
         let upstreams = self.upstreams(&block.upstreams, keep);
         let (maps, formats) = self.definitions(base, &block.maps);
         let levels = Levels { srv: Arc::clone(&base.srv), loc: Arc::clone(&base.loc) };
-        let mut vhosts = self.make_all(&block.servers, &Vhosts { levels: &levels, keep });
-        vhosts.sort_by(|a, b| K::outline(&a.vhost).order.cmp(&K::outline(&b.vhost).order));
-        self.check_vhosts::<K>(&vhosts, false);
-        let vhosts = vhosts.into_iter().map(|kept| kept.vhost).collect();
+        let vhosts = self.make_all(&block.servers, &Vhosts { levels: &levels, keep });
+        let mut vhosts: Vec<K::Vhost> = vhosts.into_iter().map(|kept| kept.vhost).collect();
+        vhosts.sort_by(|a, b| K::outline(a).order.cmp(&K::outline(b).order));
+        if self.problems.is_empty() {
+            made(&mut vhosts, &upstreams);
+        }
+        let outlines: Vec<&Outline> = vhosts.iter().map(K::outline).collect();
+        self.check_vhosts(&outlines, None);
         let files = std::mem::take(&mut self.read.files).into_keys().map(PathBuf::from).collect();
         Fragment { vhosts, upstreams, maps, formats, warnings: self.sorted_warnings(), files }
     }
 
-    /// Tells the source which files the list names.
-    fn expect(&mut self, list: &'a [Directive<'a>]) {
-        let includes = list.iter().filter(|directive| directive.name() == "include" && directive.words.len() == 2);
-        let paths: Vec<PathBuf> = includes.map(|directive| self.conf_path(directive.words[1].text)).collect();
-        if paths.len() > 1 && !paths.iter().any(|path| glob::is_pattern(path)) {
-            self.source.expect(paths);
+    /// Tells the source which files the list names, and gives them; none if there are patterns among them.
+    fn expect(&mut self, list: &'a [Directive<'a>]) -> Arc<[PathBuf]> {
+        let includes = list.iter().filter(|directive| is_include(directive));
+        let mut paths = Vec::with_capacity(list.len());
+        paths.extend(includes.map(|directive| self.conf_path(directive.words[1].text)));
+        if paths.iter().any(|path| glob::is_pattern(path)) {
+            return Arc::default();
         }
+        let paths: Arc<[PathBuf]> = paths.into();
+        if paths.len() > 1 {
+            self.read.files.reserve(paths.len());
+            self.source.expect(&paths);
+        }
+        paths
     }
 
     /// The maps and the log formats of the fragment, with their places among those of `base`.
@@ -168,12 +197,13 @@ impl<'a> Load<'a> {
         (maps, formats.collect())
     }
 
-    /// One line of the list.
+    /// One line of the list; `path`: the file that it names, if that is known.
     fn task_include(
         &mut self,
         running: &Running<'_>,
         list: &Arc<Site>,
         directive: &'a Directive<'a>,
+        path: Option<&[PathBuf]>,
         block: &mut HttpBlock<'a>,
     ) {
         if directive.name() != "include" {
@@ -188,7 +218,13 @@ impl<'a> Load<'a> {
         if let Err(text) = directive::find(directive, HTTP) {
             return self.problem(list, directive.end, text);
         }
-        self.included(list, directive, &mut |load, file, _| load.task_file(running, list, directive, file, block));
+        let mut visit = |load: &mut Self, file: &'a File<'a>, _: &Arc<Site>| {
+            load.task_file(running, list, directive, file, block);
+        };
+        match path {
+            Some(path) => self.included_files(list, directive, path, false, &mut visit),
+            None => self.included(list, directive, &mut visit),
+        }
     }
 
     /// A file that the list names.
@@ -207,17 +243,15 @@ impl<'a> Load<'a> {
             return self.problem(list, directive.end, text);
         };
         let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));
-        self.expand(&site, file.tree.directives, &mut |load, site, directive| match (
-            directive.name(),
-            directive::find(directive, HTTP),
-        ) {
-            ("server" | "upstream" | "map" | "log_format" | "include", _) | (_, Err(_)) => {
+        self.expand(&site, file.tree.directives, &mut |load, site, directive| match directive.name() {
+            "server" | "upstream" | "map" | "log_format" | "include" => {
                 load.apply(site, directive, &mut Target::Http(block));
             }
-            (name, Ok(_)) => {
+            name if directive::find(directive, HTTP).is_ok() => {
                 let text = format!("\"{name}\" directive changes http as a whole: not possible in place");
                 load.problem(site, directive.end, text);
             }
+            _ => load.apply(site, directive, &mut Target::Http(block)),
         });
     }
 }

@@ -8,7 +8,7 @@ use super::parallel::Make;
 use super::{Keep, Load};
 use crate::http::map::Map;
 use crate::http::{LocConf, LocSet, MainSet, SrvConf, SrvSet, log};
-use crate::model::{Http, OrderKey, Reach};
+use crate::model::{Http, OrderKey, Outline, Reach};
 use crate::syntax::Directive;
 
 /// What `http {}` holds.
@@ -98,7 +98,8 @@ impl<'a> Load<'a> {
         let vhosts = self.make_all(&servers, &Vhosts { levels: &levels, keep });
         self.check_named::<K>(&vhosts);
         let uses = std::mem::take(&mut self.uses).into();
-        self.check_vhosts::<K>(&vhosts, true);
+        let outlines: Vec<&Outline> = vhosts.iter().map(|kept| K::outline(&kept.vhost)).collect();
+        self.check_vhosts(&outlines, Some(&|index: usize| vhosts[index].has_certificate));
         Http {
             main: Arc::new(set.finish()),
             srv: levels.srv,

@@ -36,7 +36,7 @@ use rustc_hash::FxHashMap;
 
 pub use call::{Call, Fault};
 pub use check::mixed_ssl;
-pub use fragment::{KnownUpstream, LOST, Running, load_fragment, load_fragment_keeping};
+pub use fragment::{KnownUpstream, LOST, Made, Running, load_fragment, load_fragment_keeping};
 pub use http::Levels;
 pub use keep::{Keep, Whole};
 pub(crate) use map::{Wildcard, wildcard};

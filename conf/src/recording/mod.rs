@@ -187,7 +187,7 @@ impl<S: Source> Source for Recording<S> {
         self.sources.globs.ask(pattern, || self.source.glob(pattern))
     }
 
-    fn expect(&mut self, paths: Vec<PathBuf>) {
+    fn expect(&mut self, paths: &Arc<[PathBuf]>) {
         self.sources.files.reserve(paths.len());
         self.source.expect(paths);
     }

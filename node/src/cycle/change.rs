@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::addresses::{Addresses, Opening};
 use super::by_address::ByAddress;
 use super::definitions::Defined;
+use super::digest::Sum;
+use super::early::Put;
 use super::entry::{Entry, Part};
 use super::files::Moves;
 use super::record::Used;
@@ -47,6 +49,8 @@ pub struct Change {
     /// Where the master has put the records of those vhosts and upstreams, in a worker: then `upstreams` need not be there,
     /// and `vhosts` need not go on behind the last one that is pinned.
     pub placed: Option<Placed>,
+    /// What was put of them already, by the master.
+    pub put: Option<Put>,
     /// The vhosts that go.
     pub removed: Vec<VsvcId>,
     /// The upstreams that the change may replace; those that are not among `upstreams` go.
@@ -106,6 +110,8 @@ pub enum Refusal {
 pub struct Prepared {
     pub(super) gone: Vec<Part>,
     pub(super) new: Vec<Part>,
+    /// What the new ones are in a digest.
+    sum: Sum,
     /// Those of the new ones that are compiled already.
     pub(super) pinned: Vec<Rc<Vhost>>,
     pub(super) addresses: Addresses,
@@ -146,11 +152,10 @@ pub(super) fn wrong(text: String) -> Refusal {
 impl Cycle {
     /// Checks a change against this cycle and builds what it needs; changes nothing.
     pub fn prepare(&self, mut change: Change) -> Result<Prepared, Refusal> {
-        if change.placed.is_none() {
-            let upstreams = change.upstreams.iter().map(|upstream| upstream.record.len());
-            self.region.expect(change.vhosts.iter().map(|vhost| vhost.record.len()).chain(upstreams));
+        if change.placed.is_none() && change.put.is_none() {
+            self.expect(&change.vhosts, &change.upstreams);
         }
-        let mut new = self.incoming(&mut change)?;
+        let (mut new, sum) = self.incoming(&mut change)?;
         let coming = self.coming_upstreams(&mut change)?;
         let gone = self.gone(&change, &mut new)?;
         let defined = self.prepare_definitions(&change, &gone, &new)?;
@@ -179,25 +184,29 @@ impl Cycle {
                 }
             }
         }
-        let placed =
-            Placed { vhosts: new.iter().map(|vhost| vhost.entry.at()).collect(), upstreams: cells.places.clone() };
-        let Change { kind, stamp, removed, touched, upstreams: read, .. } = change;
-        let delta = Delta { kind, stamp, removed, touched, placed };
-        Ok(Prepared { gone, new, pinned, addresses, upstreams: cells, defined, files, delta, read })
+        let Change { kind, stamp, removed, touched, upstreams: read, put, .. } = change;
+        let delta = put.map(Put::into_delta).unwrap_or_else(|| {
+            let vhosts = new.iter().map(|vhost| vhost.entry.at()).collect();
+            Delta { kind, stamp, removed, touched, placed: Placed { vhosts, upstreams: cells.places.clone() } }
+        });
+        Ok(Prepared { gone, new, sum, pinned, addresses, upstreams: cells, defined, files, delta, read })
     }
 
-    /// The vhosts that come.
-    fn incoming(&self, change: &mut Change) -> Result<Vec<Part>, Refusal> {
+    /// The vhosts that come, and their sum, which is made while their records are at hand.
+    fn incoming(&self, change: &mut Change) -> Result<(Vec<Part>, Sum), Refusal> {
         let read = std::mem::take(&mut change.vhosts);
         let Some(placed) = &change.placed else {
-            return self.coming(read, change.kind);
+            return self.coming(read, change.put.as_mut(), change.kind);
         };
         let mut read = read.into_iter();
         let mut parts = Vec::with_capacity(placed.vhosts.len());
+        let mut sum = Sum::default();
         for at in &placed.vhosts {
-            parts.push(self.placed(*at, read.next())?);
+            let part = self.placed(*at, read.next())?;
+            sum += part.sum();
+            parts.push(part);
         }
-        Ok(parts)
+        Ok((parts, sum))
     }
 
     /// The vhosts that the change takes out, after the check that ids are as its kind says. (That they differ among themselves
@@ -236,6 +245,7 @@ impl Cycle {
         self.commit_files(prepared.files);
         let mut listeners = self.listeners.borrow_mut();
         let mut vhosts = self.vhosts.borrow_mut();
+        self.count_in(prepared.sum);
         let mut committed = Committed::default();
 
         for listener in &prepared.addresses.closes {
@@ -279,7 +289,6 @@ impl Cycle {
         };
         for vhost in &prepared.new {
             let entry = &vhost.entry;
-            self.count_in(entry.sum());
             for listen in entry.listens() {
                 let addr = listen.addr;
                 if many && vhost.peer.is_none() {

@@ -19,6 +19,7 @@ use dysvr_conf::regex::Regex;
 
 use super::change::{self, no_upstream, wrong};
 use super::digest::{Kind, Sum};
+use super::early::Put;
 use super::record::{self, Damaged, Listen, NameKind, Piece, Record, Used};
 use super::recorded::{Outlined, Recorded};
 use super::{Cycle, Refusal, Stamp, UpstreamCell, Vhost, files, logs};
@@ -208,26 +209,23 @@ impl Entry {
     /// Copies what is shared of it: it will outlive its record.
     pub(super) fn detach(&self) {
         if self.own.get().is_none() {
-            let _ = self.own.set(Box::new(Own { record: self.blob.to_vec(), text: self.text() }));
+            let text = self.text().unwrap_or_default();
+            let _ = self.own.set(Box::new(Own { record: self.blob.to_vec(), text }));
         }
     }
 
-    fn text(&self) -> Vec<u8> {
+    fn text(&self) -> Result<Vec<u8>, Damaged> {
         if let Some(own) = self.own.get() {
-            return own.text.clone();
+            return Ok(own.text.clone());
         }
         let mut text = Vec::new();
         for piece in self.record().pieces() {
-            match piece {
+            match piece? {
                 Piece::Own(own) => text.extend_from_slice(own),
-                Piece::File(at) => {
-                    if let Some(file) = self.blob.region().blob(at) {
-                        text.extend_from_slice(&file);
-                    }
-                }
+                Piece::File(at) => text.extend_from_slice(&self.blob.region().blob(at).ok_or(Damaged)?),
             }
         }
-        text
+        Ok(text)
     }
 }
 
@@ -238,18 +236,30 @@ pub(super) fn mark_of(digest: &Digest) -> u64 {
 }
 
 impl Cycle {
-    /// The parts that vhosts which were just read are of a change. A load lets go of what was read as it goes on: entries
+    /// The parts that vhosts which were just read are of a change, and their sum. A load lets go of what was read as it goes on: entries
     /// take that room, and it does not lie between them when others are forked.
-    pub(super) fn coming(&self, vhosts: Vec<Recorded>, kind: change::Kind) -> Result<Vec<Part>, Refusal> {
-        let mut parts = Vec::with_capacity(vhosts.len());
+    pub(super) fn coming(
+        &self,
+        vhosts: Vec<Recorded>,
+        put: Option<&mut Put>,
+        kind: change::Kind,
+    ) -> Result<(Vec<Part>, Sum), Refusal> {
+        let (mut parts, mut sum) = (Vec::with_capacity(vhosts.len()), Sum::default());
+        let mut put = put.into_iter().flat_map(Put::take_vhosts);
         for mut read in vhosts {
-            let files = read.files.iter().map(|text| self.file(text)).collect::<Result<Box<[_]>, _>>()?;
-            record::set_files(&mut read.record, |index| files.get(index as usize).map_or(0, |file| file.at()));
-            let entry = Entry::new(self.put(&read.record)?, files);
+            let entry = put.next().map_or_else(|| self.entry_of(&mut read), Ok)?;
             let stays = kind != change::Kind::Load || entry.is_pinned();
+            sum += entry.sum();
             parts.push(self.part(entry, stays.then_some(read))?);
         }
-        Ok(parts)
+        Ok((parts, sum))
+    }
+
+    /// Puts the record of a vhost that was just read into the region.
+    pub(super) fn entry_of(&self, read: &mut Recorded) -> Result<Entry, Refusal> {
+        let files = read.files.iter().map(|text| self.file(text)).collect::<Result<Box<[_]>, _>>()?;
+        record::set_files(&mut read.record, |index| files.get(index as usize).map_or(0, |file| file.at()));
+        Ok(Entry::new(self.put(&read.record)?, files))
     }
 
     /// The same for one that the master has put into the region. `read`: what this process has read of it, which it must
@@ -312,7 +322,8 @@ impl Cycle {
         let http = self.http().ok_or_else(|| wrong("no http block".into()))?;
         let known = |name: &str| Some(self.upstream(name)?.name());
         let mut interner = self.interner.borrow_mut();
-        let conf = load_vhost(&Running::new(&http, &known), entry.outline()?, entry.text(), &mut interner)
+        let text = entry.text().map_err(|damaged| entry.refusal(damaged))?;
+        let conf = load_vhost(&Running::new(&http, &known), entry.outline()?, text, &mut interner)
             .map_err(|problems| wrong(problems.to_string()))?;
         self.run(Arc::new(conf), entry.stamp(), |name| self.upstream(name))
     }

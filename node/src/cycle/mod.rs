@@ -11,6 +11,7 @@ mod change;
 mod definitions;
 pub mod differ;
 pub mod digest;
+mod early;
 mod entry;
 mod files;
 mod listener;

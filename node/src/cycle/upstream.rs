@@ -157,6 +157,8 @@ fn duplicate(cell: &UpstreamCell) -> Refusal {
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     fresh: Named,
+    /// What the fresh ones are in a digest: summed up while their records are at hand.
+    sum: Sum,
     replaced: Vec<(Rc<UpstreamCell>, Blob)>,
     gone: FxHashSet<Arc<str>>,
     /// Where the records of those that come stand in the region, in the order of the change.
@@ -214,6 +216,9 @@ impl Cycle {
     /// The records of a change's upstreams: of those that were just read, or those that the master has put.
     pub(super) fn coming_upstreams(&self, change: &mut Change) -> Result<Vec<Blob>, Refusal> {
         let Some(placed) = &change.placed else {
+            if let Some(put) = &mut change.put {
+                return Ok(put.take_upstreams());
+            }
             // As with vhosts.
             return match change.kind {
                 change::Kind::Load => change.upstreams.drain(..).map(|upstream| self.put(&upstream.record)).collect(),
@@ -249,6 +254,7 @@ impl Cycle {
             cells.places.push(record.at());
             let Some(cell) = all.named.get(name) else {
                 let cell = UpstreamCell::new(Some(record), None);
+                cells.sum += cell.own_sum();
                 if !cells.fresh.add(Rc::clone(&cell)) {
                     return Err(duplicate(&cell));
                 }
@@ -309,7 +315,7 @@ impl Cycle {
             cell.replace(record);
             self.count_in(cell.own_sum());
         }
-        cells.fresh.values().for_each(|cell| self.count_in(cell.own_sum()));
+        self.count_in(cells.sum);
         all.named.append(cells.fresh);
         for used in new.iter().flat_map(|vhost| vhost.upstreams()) {
             match used {

@@ -43,14 +43,14 @@ impl Source for ReadAhead {
     fn glob(&mut self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let paths = self.machine.glob(pattern)?;
         if paths.len() >= MANY {
-            self.reader = Reader::start(paths.clone());
+            self.reader = Reader::start(paths.as_slice().into());
         }
         Ok(paths)
     }
 
-    fn expect(&mut self, paths: Vec<PathBuf>) {
+    fn expect(&mut self, paths: &Arc<[PathBuf]>) {
         if paths.len() >= MANY {
-            self.reader = Reader::start(paths);
+            self.reader = Reader::start(Arc::clone(paths));
         }
     }
 
@@ -71,7 +71,7 @@ struct Batch {
 /// needs the files and finds the thread behind.
 #[derive(Debug)]
 struct Plan {
-    paths: Vec<PathBuf>,
+    paths: Arc<[PathBuf]>,
     /// The first batch that nobody has begun.
     next: AtomicUsize,
 }
@@ -109,7 +109,7 @@ struct Reader {
 
 impl Reader {
     /// Begins to read. Without a thread (the machine has no room for one) nothing is read ahead.
-    fn start(paths: Vec<PathBuf>) -> Option<Self> {
+    fn start(paths: Arc<[PathBuf]>) -> Option<Self> {
         let plan = Arc::new(Plan { paths, next: AtomicUsize::new(0) });
         let (sender, batches) = sync_channel(WAITING);
         let for_thread = Arc::clone(&plan);

@@ -4,7 +4,8 @@
 //! forward: a worker that does not follow is replaced by a fork of the committed master.
 //!
 //! A task of which a worker has nothing to find out that the master does not know, no file, no socket, nothing to compile,
-//! begins with the commit: what each worker could refuse the master has refused already.
+//! begins with the commit: what each worker could refuse the master has refused already. A large one of that kind they were
+//! told to prepare while the master still checked it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -92,6 +93,15 @@ impl Round {
         round
     }
 
+    /// A round that begins with the commit although `members` may still prepare: they were told to before the task was checked,
+    /// and what each could refuse the master would have refused. `timeout` is for all that they do.
+    pub fn early(now: Duration, version: u64, members: impl IntoIterator<Item = SlotId>, timeout: Duration) -> Self {
+        let mut round = Self::begin(now, Phase::Committing, version, members, timeout);
+        round.effects.push_back(Effect::Commit(round.members.iter().copied().collect()));
+        round.advance(now);
+        round
+    }
+
     /// A round that begins with the commit: `members` were told nothing yet. `timeout` is for all that they do.
     pub fn direct(now: Duration, version: u64, members: impl IntoIterator<Item = SlotId>, timeout: Duration) -> Self {
         let mut round = Self::begin(now, Phase::Committing, version, members, timeout);
@@ -163,7 +173,8 @@ impl Round {
                     self.waiting.clear();
                 }
             }
-            (Phase::Committing, Input::Refused(slot, ..) | Input::Died(slot)) => self.replace(slot),
+            (Phase::Committing, Input::Refused(slot, version, _)) if version == self.version => self.replace(slot),
+            (Phase::Committing, Input::Died(slot)) => self.replace(slot),
             (Phase::Committing, Input::Replaced { old }) => {
                 self.replacing.remove(&old);
             }
@@ -311,13 +322,18 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_round_is_committed_at_once_and_who_does_not_follow_is_replaced() {
-        for input in [Input::Refused(1, 5, "no".into()), Input::Died(1), Input::Tick] {
-            let mut round = Round::direct(ZERO, 5, [0, 1], LIMIT);
+    fn a_direct_or_early_round_is_committed_at_once_and_who_does_not_follow_is_replaced() {
+        type Begin = fn(Duration, u64, [SlotId; 2], Duration) -> Round;
+        let ways: [(Begin, Effect); 2] =
+            [(Round::direct, Effect::Apply(vec![0, 1])), (Round::early, Effect::Commit(vec![0, 1]))];
+        let inputs = [Input::Refused(1, 5, "no".into()), Input::Died(1), Input::Tick];
+        for (input, (begin, told)) in inputs.iter().flat_map(|input| ways.iter().map(move |way| (input, way))) {
+            let mut round = begin(ZERO, 5, [0, 1], LIMIT);
             assert!(round.is_committed());
-            assert_eq!(effects(&mut round), [Effect::Apply(vec![0, 1])]);
+            assert_eq!(effects(&mut round), std::slice::from_ref(told));
             round.handle(ZERO, Input::Prepared(1, 5));
             round.handle(ZERO, Input::Committed(1, 4));
+            round.handle(ZERO, Input::Refused(1, 4, "what was before".into()));
             round.handle(ZERO, Input::Committed(0, 5));
             assert_eq!(effects(&mut round), [], "a worker is missing");
             round.handle(LIMIT, input.clone());

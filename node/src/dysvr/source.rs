@@ -28,10 +28,15 @@ impl Machine {
         // Not blocking: a FIFO without a writer is an empty file, not the end of the master.
         let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let start = bytes.len();
-        // Nearly every file is read by one call into this room and a second one that finds its end; its size is not
-        // asked for (`Take` does not, a file by itself would). A folder answers EISDIR.
+        // Nearly every file is read by one call into this room and a second one that finds its end; the size of a larger one
+        // alone is asked for (`Take` does not, a file by itself would). A folder answers EISDIR.
         bytes.reserve(ROOM);
-        let read = file.take(MAX_FILE + 1).read_to_end(bytes);
+        let mut read = (&file).take(ROOM as u64).read_to_end(bytes);
+        if let Ok(ROOM) = read {
+            let length = file.metadata().map_or(0, |meta| meta.len().min(MAX_FILE));
+            bytes.reserve((length as usize).saturating_sub(ROOM) + 1);
+            read = file.take(MAX_FILE + 1 - ROOM as u64).read_to_end(bytes).map(|more| ROOM + more);
+        }
         let read = match read {
             Ok(read) if read as u64 > MAX_FILE => Err(io::Error::from_raw_os_error(libc::EFBIG)),
             read => read,

@@ -15,7 +15,7 @@ use dysvr_conf::source::Source;
 
 use rustc_hash::FxHashSet;
 
-use crate::cycle::{Change, Cycle, Kind, Recorded, RecordedUpstream, Records, Refusal, Stamp};
+use crate::cycle::{Change, Cycle, Delta, Kind, Recorded, RecordedUpstream, Records, Refusal, Stamp};
 use crate::task::{self, TaskLine};
 
 /// What a task holds.
@@ -30,14 +30,17 @@ pub fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusa
     })
 }
 
-/// Reads the task's configuration and checks that the task line agrees with it. `alone`: others wait for it meanwhile, so
-/// that it may use the machine.
+/// Is told of what workers can prepare while the master still checks it.
+pub type Early<'e> = dyn FnMut(&Delta) + 'e;
+
+/// Reads the task's configuration and checks that the task line agrees with it. `early`, in the master: others wait for it
+/// meanwhile, so that it may use the machine.
 pub fn change_of(
     task: &TaskLine,
     cycle: &Cycle,
     source: &mut dyn Source,
     interner: &mut Interner,
-    alone: bool,
+    mut early: Option<&mut Early<'_>>,
 ) -> Result<Change, Refusal> {
     let Some(http) = cycle.http() else {
         return Err(Refusal::NeedsReload("the running configuration has no http block".into()));
@@ -54,21 +57,39 @@ pub fn change_of(
     let standing = OnceCell::new();
     let reached = |file: &Path| standing.get_or_init(|| standing_in(task, cycle)).get(file).cloned();
     let maps: Vec<String> = task.maps.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let alone = early.is_some();
     let running =
         Running { http: &http, upstream: &known, reached: &reached, maps: &maps, formats: &task.formats, alone };
     let stamp = Stamp { task_id: Some(task.task_id.0), revision: task.revision.map(|revision| revision.0) };
-    let fragment = load_fragment_keeping(&running, &task.conf, source, interner, &Records(stamp))
-        .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
-    check_ids(task, &fragment)?;
-    if task.kind != task::Kind::Add {
-        check_moved(&fragment, cycle, &http, source)?;
-    }
     let kind = match task.kind {
         task::Kind::Add => Kind::Add,
         task::Kind::Modify => Kind::Modify,
         task::Kind::Delete => Kind::Delete,
         task::Kind::Set => Kind::Set,
     };
+    // A new upstream is not there to be touched; whatever else is named may change or go.
+    let touched = || match kind {
+        Kind::Add => Vec::new(),
+        _ => task.ups_ids.iter().map(|name| name.as_str().into()).collect(),
+    };
+    let vhosts_alone = task.maps.is_empty() && task.formats.is_empty();
+    let mut put = Ok(None);
+    let mut made = |vhosts: &mut [Recorded], upstreams: &[RecordedUpstream]| {
+        if let Some(early) = &mut early
+            && vhosts_alone
+            && vhosts.len() == task.vsvc_ids.len()
+        {
+            put = cycle.put_early(kind, stamp, touched, vhosts, upstreams);
+            put.iter().flatten().for_each(|put| early(put.delta()));
+        }
+    };
+    let fragment = load_fragment_keeping(&running, &task.conf, source, interner, &Records(stamp), &mut made)
+        .map_err(|problems| Refusal::Wrong(problems.to_string().replace('\n', "; ")))?;
+    let put = put?;
+    check_ids(task, &fragment)?;
+    if task.kind != task::Kind::Add {
+        check_moved(&fragment, cycle, &http, source)?;
+    }
     let ids = task.vsvc_ids.iter().copied().map(VsvcId);
     let removed = match kind {
         Kind::Delete => ids.collect(),
@@ -86,15 +107,11 @@ pub fn change_of(
         formats: fragment.formats,
         files: fragment.files,
         placed: None,
+        put,
         touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
         removed,
-        // A new upstream is not there to be touched; whatever else is named may change or go.
-        touched: if kind == Kind::Add {
-            Vec::new()
-        } else {
-            task.ups_ids.iter().map(|name| name.as_str().into()).collect()
-        },
+        touched: touched(),
         stamp,
     })
 }
@@ -231,6 +248,9 @@ fn check_names(key: &str, task: &TaskLine, said: &[String], held: &[String]) -> 
 /// Each port of the line must be one on which a vhost of the task listens.
 fn check_ports(task: &TaskLine, fragment: &Fragment) -> Result<(), Refusal> {
     use dysvr_conf::model::ListenAddr;
+    if task.ports.is_empty() {
+        return Ok(());
+    }
     let listens = fragment.vhosts.iter().flat_map(|vhost| &vhost.listens);
     let ports: BTreeSet<u16> = listens
         .filter_map(|listen| match &listen.addr {

@@ -6,6 +6,7 @@ mod publish;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use dysvr_conf::recording::{Recording, Sources};
@@ -13,18 +14,18 @@ use dysvr_proto::planted::{Bug, planted};
 use dysvr_proto::status::Status;
 
 pub(super) use file::{carry_over, say_unwritten};
+use publish::Told;
 
 use super::sockets::Opened;
 use super::{Master, SlotId};
 use crate::cycle::digest::{Kind as Of, Sum};
-use crate::cycle::{Committed, Over, Prepared, Refusal};
+use crate::cycle::{Committed, Delta, Over, Prepared, Refusal};
 use crate::dysvr::ahead::ReadAhead;
 use crate::dysvr::message;
 use crate::dysvr::round::{Effect, Input, Round, Verdict};
 use crate::dysvr::update::{change_of, guarded};
 use crate::log::Level;
 use crate::os::channel::Command;
-use crate::os::region::Ahead;
 use crate::os::time::{monotonic, unix};
 use crate::task::opened::OpenTaskFile;
 use crate::task::{Kind, Mode, TaskLine, WorkerTime};
@@ -180,61 +181,66 @@ impl Master {
 
     /// Checks a task, publishes it and tells the workers to prepare. On a refusal nothing has changed anywhere.
     fn begin(&mut self, now: Duration, task: &TaskLine) -> Result<Begun, Refusal> {
+        let mut early = None;
+        let begun = self.check(now, task, &mut early);
+        if let Some(told) = early {
+            for slot in told.members {
+                self.workers.send(slot, Command::Abort, told.version);
+            }
+        }
+        begun
+    }
+
+    /// `early` is what the workers were told before the task was checked, if it comes to nothing.
+    fn check(&mut self, now: Duration, task: &TaskLine, early: &mut Option<Told>) -> Result<Begun, Refusal> {
         if self.is_damaged {
             return Err(Refusal::NeedsReload("a commit has panicked and the files could not be loaded since".into()));
         }
         log!(Level::Notice, "master dysvr_update begin {}ms", millis());
         log!(Level::Notice, "[dysvr] dysvr_update {}: task_type[{}]", task.task_id, task.kind);
+        let (task_id, cycle) = (task.task_id.0, Rc::clone(&self.cycle));
+        let last = self.tasks.last.filter(|(id, _)| *id == task_id);
         let mut recording = Recording::new(ReadAhead::default());
         log!(Level::Notice, "conf_parse begin {}ms", millis());
         let coming = if task.kind == Kind::Delete { 0 } else { task.vsvc_ids.len() + task.ups_ids.len() };
-        let mut ahead = self.cycle.region().ahead(coming);
+        let ahead = cycle.region().ahead(coming);
+        let mut interner = std::mem::take(&mut self.interner);
+        let mut tell = |delta: &Delta| {
+            // Asked again it is likely to be done already. What cannot be said now is said when it was checked.
+            if last.is_none() {
+                *early = self.tell(&message::encode_light(delta), None, true).ok();
+            }
+        };
         let change = guarded(|| {
             #[cfg(feature = "poison")]
             crate::poison::point("parse", &self.zone, 0);
-            change_of(task, &self.cycle, &mut recording, &mut self.interner, true)
-        })?;
+            change_of(task, &cycle, &mut recording, &mut interner, Some(&mut tell))
+        });
+        self.interner = interner;
+        let change = change?;
         log!(Level::Notice, "conf_parse end {}ms", millis());
         let count = change.vhosts.len() + change.removed.len();
-        let task_id = task.task_id.0;
         let sources = Box::new(recording.into_sources());
         let same = |last: Sum| last == sum_of(task, &sources) || planted(Bug::ContentsIgnored);
-        if self.tasks.last.is_some_and(|(id, last)| id == task_id && same(last)) {
+        if last.is_some_and(|(_, last)| same(last)) {
             return Ok(Begun::Before);
         }
-        ahead.iter_mut().for_each(Ahead::wait);
-        let prepared = guarded(|| self.cycle.prepare(change))?;
+        let prepared = guarded(|| cycle.prepare(change))?;
         drop(ahead);
-        let light = prepared.is_light();
-        let message = match light {
-            true => message::encode_light(prepared.delta()),
-            false => message::encode_read(&task.to_string(), &prepared.delta().placed, &sources.encode()),
-        };
         let opened = self.sockets.open(prepared.opens(), self.worker_count()).map_err(Refusal::Wrong)?;
-        let (version, text) = self.publish(&message)?;
-        let members = self.workers.serving();
-        if self.owner.is_some() {
-            self.hand_logs(&prepared, version, &members);
-        }
-        for &slot in &members {
-            if let Some(text) = &text
-                && !self.workers.send_text(slot, version, text)
-            {
-                // As with the sockets.
-                log!(Level::Error, "[dysvr] the task could not be sent to worker slot {slot}");
+        let light = prepared.is_light();
+        let (told, begin): (_, fn(_, _, _, _) -> _) = match early.take().filter(|_| light) {
+            Some(told) => (told, Round::early),
+            None if light => {
+                (self.tell(&message::encode_light(prepared.delta()), Some((&prepared, &opened)), false)?, Round::direct)
             }
-            let ordinal = self.workers.get(slot).map_or(0, |worker| worker.ordinal);
-            if !self.workers.send_sockets(slot, version, &opened.of_worker(ordinal)) {
-                // It is told to prepare all the same, and refuses for want of them.
-                log!(Level::Error, "[dysvr] sockets could not be sent to worker slot {slot}");
+            None => {
+                let message = message::encode_read(&task.to_string(), &prepared.delta().placed, &sources.encode());
+                (self.tell(&message, Some((&prepared, &opened)), true)?, Round::new)
             }
-            if !light && !self.workers.send(slot, Command::Prepare, version) {
-                // Its channel is full: it will miss this version, and say so when it meets the next.
-                log!(Level::Error, "[dysvr] the channel of worker slot {slot} is full");
-            }
-        }
+        };
+        let Told { version, members } = told;
         log!(Level::Notice, "[dysvr] send msg task_id {task_id} count {count} version: {version}");
-        let begin = if light { Round::direct } else { Round::new };
         let round = begin(now, version, members.clone(), self.task_timeout());
         Ok(Begun::Published { sources, prepared: Box::new((prepared, opened)), round, members })
     }

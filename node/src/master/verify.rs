@@ -216,6 +216,9 @@ impl Master {
             exit_now(twin::look(&self.options, &self.prefix, &self.cycle, theirs, me, awaited));
         }
         process::set_name(mine);
+        if forked.is_err() {
+            self.cycle.region().take_back();
+        }
         if let Fork::Parent(pid) = forked? {
             self.verify.twin = Some(Twin { pid, pipe: ours, heard: Vec::new(), given_up: false });
         }

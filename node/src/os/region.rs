@@ -183,11 +183,14 @@ impl Region {
     /// [lent](Self::lend) the region. The caller has made sure that nobody else reads them any more: neither another process,
     /// that has them by [`blob`](Self::blob) or by a fork, nor this one by `blob`.
     pub fn sweep(&self) {
+        let mut ledger = self.ledger.borrow_mut();
+        let Some(ledger) = ledger.as_mut() else { return };
+        if ledger.retired.is_empty() {
+            return; // and whoever is lent it loses nothing
+        }
         if self.lent().compare_exchange(LENT, KEPT, Ordering::AcqRel, Ordering::Acquire) == Err(READ) {
             return;
         }
-        let mut ledger = self.ledger.borrow_mut();
-        let Some(ledger) = ledger.as_mut() else { return };
         for (at, length) in std::mem::take(&mut ledger.retired) {
             // Nothing stands here any more, should anybody ask.
             self.head(at).store(0, Ordering::Relaxed);

@@ -142,8 +142,11 @@ impl Control {
                 }
                 Command::Commit => {
                     self.context.pulse.enter(TASK);
-                    if let Some(answer) = self.updater.commit(&self.context, &self.accepts, message.version) {
-                        self.answer(answer, message.version);
+                    match self.updater.commit(&self.context, &self.accepts, message.version) {
+                        Some(answer) => self.answer(answer, message.version),
+                        // Nobody waits for it to be told to prepare, which its channel had no room for.
+                        None if self.updater.has_missed(message.version) => self.answer(Command::Lost, message.version),
+                        None => {}
                     }
                     self.updater.tidy();
                     self.context.pulse.turn(0);

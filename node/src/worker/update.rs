@@ -139,7 +139,7 @@ impl Updater {
         let change = match message {
             Message::Light(delta) => delta.into(),
             Message::Read { task, placed, sources } => {
-                let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner, false)?;
+                let read = change_of(&task, cycle, &mut sources.replay(), &mut self.interner, None)?;
                 Change { placed: Some(placed), ..read }
             }
         };
@@ -192,6 +192,11 @@ impl Updater {
         let cost = (self.said.prepare_us + self.said.commit_us).div_ceil(1000);
         log!(Level::Notice, "dysvr_worker_dyreload_process end {}ms cost {cost}ms", unix().as_millis());
         Some(Command::Committed)
+    }
+
+    /// Whether this worker was never told to prepare a version that is to be committed.
+    pub fn has_missed(&self, version: u64) -> bool {
+        version > self.follower.version()
     }
 
     /// Drops what the last commit has left: the master has its answer.

@@ -172,6 +172,6 @@ impl Site {
         }
         let mut source = self.source();
         source.insert(&conf, includes);
-        change_of(&line, cycle, &mut source, interner, false)
+        change_of(&line, cycle, &mut source, interner, None)
     }
 }

@@ -124,7 +124,7 @@ fn run(options: &Options) -> Result<()> {
         done(Box::new(figures.context("measuring other traffic")?));
     }
     if options.wants(Measurement::Bulk) {
-        done(Box::new(bulk::measure(10_000, options.or(None, 5, 2)).context("measuring many vhosts at once")?));
+        done(Box::new(bulk::measure(10_000, options.or(None, 11, 2)).context("measuring many vhosts at once")?));
     }
     if options.wants(Measurement::Request) {
         done(Box::new(request::measure(options.or(options.pairs, 7, 3), seconds).context("measuring requests")?));

@@ -93,14 +93,6 @@ impl<'r> Used<'r> {
         }
     }
 
-    /// That it can be read.
-    pub(super) fn check(self) -> Result<(), Damaged> {
-        match self {
-            Self::Named(_) => Ok(()),
-            Self::Implicit(..) => self.upstream().map(drop),
-        }
-    }
-
     /// The name of an `upstream {}`.
     pub(in crate::cycle) fn named(self) -> Option<&'r str> {
         match self {

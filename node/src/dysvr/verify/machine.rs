@@ -12,8 +12,8 @@ use super::finding::{Finding, Outcome};
 /// From a look that found a difference to the one that confirms it: longer than it takes to write a task's files and its
 /// line.
 pub const AGAIN: Duration = Duration::from_secs(1);
-/// From a look that settles nothing to the one by which it is said that none does.
-pub const UNSETTLED: Duration = Duration::from_secs(60);
+/// How long looks must have settled nothing, and how many, before that is said.
+pub const UNSETTLED: (Duration, u32) = (Duration::from_secs(60), 5);
 /// A look may take this long. It runs at the lowest priority there is, so that a busy machine may starve it.
 pub const LIMIT: Duration = Duration::from_secs(600);
 /// Looks that nobody asked for take at most one part in so many of a processor, whatever the interval and however often
@@ -62,8 +62,8 @@ pub struct Machine {
     look: Option<Look>,
     /// The difference that the last look found.
     suspicion: Option<u128>,
-    /// When the first look ended of those that settled nothing.
-    unsettled: Option<Duration>,
+    /// When the first look ended of those that settled nothing, and how many there were.
+    unsettled: Option<(Duration, u32)>,
     effects: VecDeque<Effect>,
 }
 
@@ -144,7 +144,9 @@ impl Machine {
             return self.conclude(now, look, finding);
         }
         self.suspicion = (!doubtful).then(|| finding.fingerprint());
-        if now >= *self.unsettled.get_or_insert(now) + UNSETTLED {
+        let (since, looks) = self.unsettled.get_or_insert((now, 0));
+        *looks += 1;
+        if now >= *since + UNSETTLED.0 && *looks >= UNSETTLED.1 {
             let text = "tasks or files change all the time: no two looks saw the same";
             return self.conclude(now, look, Box::new(Finding::unknown(text)));
         }
@@ -291,7 +293,16 @@ mod tests {
             m.handle(at(n), Input::Found(different(1), true));
             said += &effects(&mut m);
         }
-        assert_eq!(said.find('?'), Some(1 + UNSETTLED.as_secs() as usize), "{said}");
+        assert_eq!(said.find('?'), Some(1 + UNSETTLED.0.as_secs() as usize), "{said}");
+        // Two that are long apart are not all the time.
+        let mut m = machine();
+        let said: String = (1..10)
+            .map(|n| {
+                m.handle(at(n * 200), Input::Tick(true));
+                step(&mut m, at(n * 200), Input::Found(Box::new(Finding { cost: at(3), ..*different(1) }), true))
+            })
+            .collect();
+        assert_eq!(said.find('?'), Some(UNSETTLED.1 as usize), "{said}");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::{Region, STEP};
 const MANY: usize = 2048;
 /// What a blob takes, bytes: a little less than the least that is usual. What is missing is made when they come.
 const USUAL: usize = 384;
+/// No more is made, bytes: nothing but the number of blobs is known.
+const MOST: usize = 64 << 20;
 /// Bytes that are made at once: who maps or unmaps something waits as long.
 const TURN: usize = 256 << 10;
 
@@ -28,7 +30,7 @@ impl Region {
         let mut ledger = self.ledger.borrow_mut();
         let ledger = ledger.as_mut()?;
         let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
-        let bytes = blobs.checked_mul(USUAL)?.saturating_sub(ledger.runs.free());
+        let bytes = blobs.saturating_mul(USUAL).min(MOST).saturating_sub(ledger.runs.free());
         let end = start.checked_add(bytes / self.page * self.page)?;
         let base = self.base.as_ptr() as usize;
         let make = move || {
@@ -49,18 +51,11 @@ impl Region {
     }
 }
 
-impl Ahead {
-    /// Waits until all pages are there.
-    pub fn wait(&mut self) {
+impl Drop for Ahead {
+    fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.wait();
         let mut ledger = self.region.ledger.borrow_mut();
         let Some(ledger) = ledger.as_mut() else { return };
         let top = (ledger.runs.top as usize * STEP).next_multiple_of(self.region.page);

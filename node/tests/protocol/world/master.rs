@@ -116,12 +116,19 @@ impl Master {
         let version = published.version;
         self.ledger.published(version, &text);
         let members: Vec<SlotId> = self.serving().collect();
-        // Half of the tasks are such that workers need not prepare them first.
-        let direct = thread_rng().gen_ratio(1, 2);
-        for &slot in members.iter().filter(|_| !direct) {
+        // Some tasks are such that workers need not prepare them first, or may while they are still checked.
+        let way = thread_rng().gen_range(0..3);
+        for &slot in members.iter().filter(|_| way != 0) {
             self.send(slot, Command::Prepare, version);
         }
-        let round = if direct { Round::direct } else { Round::new }(self.now, version, members, TIMEOUT);
+        if way == 1 && thread_rng().gen_ratio(1, 4) {
+            for slot in members {
+                self.send(slot, Command::Abort, version);
+            }
+            return self.seen.failed.note();
+        }
+        let begin = [Round::direct, Round::early, Round::new][way];
+        let round = begin(self.now, version, members, TIMEOUT);
         self.running = Some(Running { round, text: Some(text), replacements: Vec::new(), verdict: None });
         self.effects();
         while let Some(Running { verdict: None, .. }) = self.running {
