@@ -31,6 +31,8 @@ pub(super) struct Addresses {
     pub options: Vec<(Rc<Listener>, Option<SocketOptions>)>,
     /// See [`super::Prepared::opens`]; sorted.
     pub opens: Vec<Opening>,
+    /// Whether any of this is about TLS.
+    pub ssl: bool,
 }
 
 /// What a change says of one address.
@@ -42,6 +44,8 @@ struct Said {
     default_server: bool,
     /// Those that come speak TLS.
     ssl: bool,
+    /// Any that comes or goes does.
+    any_ssl: bool,
     /// The options that a `listen` brings.
     options: Option<SocketOptions>,
     /// The one that carried options goes.
@@ -57,6 +61,7 @@ impl Cycle {
         let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
         let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
         for (addr, said) in said.iter() {
+            addresses.ssl |= said.any_ssl || current.get(addr).is_some_and(|listener| listener.ssl.get());
             let Some(listener) = current.get(addr) else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
                 listener.carried.set(said.options);
@@ -121,6 +126,7 @@ impl Cycle {
             let options = listen.options();
             let said = all.entry(&listen.addr, Said::default);
             said.leaving += 1;
+            said.any_ssl |= listen.ssl;
             said.drops_options |= options.is_some();
         }
         for (vhost, listen) in new.iter().flat_map(|vhost| vhost.listens().map(move |listen| (vhost, listen))) {
@@ -129,6 +135,7 @@ impl Cycle {
             let said = all.entry(addr, Said::default);
             said.coming += 1;
             said.ssl = listen.ssl;
+            said.any_ssl |= listen.ssl;
             if listen.default_server {
                 let other = known().and_then(|known| known.names.borrow().explicit_default().cloned());
                 let stays = other.is_some_and(|other| !gone.iter().any(|gone| Rc::ptr_eq(&gone.entry, &other)));
