@@ -319,6 +319,7 @@ fn a_fragment_may_not_leave_its_bounds() {
             "open() \"/p/conf/auto_vhost/gone.conf\" failed (2: No such file or directory) in /task/dysvr_1.conf:1",
         ),
         ("server { }", "\"server\" directive may not stand in a task file itself in /task/dysvr_1.conf:1"),
+        ("include /task/dysvr_1.conf;", "\"/task/dysvr_1.conf\" includes itself in /task/dysvr_1.conf:1"),
         ("include a", "unexpected end of file, expecting \";\" or \"}\" in /task/dysvr_1.conf:1"),
     ] {
         assert_eq!(refused(task), Err(expected.to_owned()), "{task}");

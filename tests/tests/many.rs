@@ -1,11 +1,10 @@
 //! Tasks and task files of many vhosts: a task that is larger than the zone, and a file of many lines.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, ensure};
-use dysvr_tests::prefix::MainConf;
+use dysvr_tests::prefix::{MainConf, Prefix};
 use dysvr_tests::proxy::{LIMIT, Proxy};
 use dysvr_tests::task::{Kind, Line};
 use dysvr_tests::{verify, wait};
@@ -21,6 +20,13 @@ fn vhost(number: u64, port: u16) -> String {
     format!(
         "server {{ vsvc_id {number}; listen 127.0.0.1:{port}; server_name v{number}.example; return 200 v{number}; }}\n"
     )
+}
+
+/// The line of a task of one file, and the list that it names.
+fn line(prefix: &Prefix, task_id: u64, kind: Kind, file: &str, ids: &[u64]) -> Result<String> {
+    let conf = prefix.task_file().path.with_file_name(format!("dysvr_{task_id}.conf"));
+    fs::write(&conf, format!("include {};\n", prefix.conf(file).display()))?;
+    Ok(Line::text(kind, &conf, ids, &[], task_id) + "\n")
 }
 
 fn serves(proxy: &Proxy, number: u64) -> Result<()> {
@@ -104,13 +110,10 @@ fn what_workers_prepare_while_a_large_task_is_checked_comes_to_nothing_if_it_is_
     // What workers refuse as well has nothing to do with the task that follows at once.
     prefix.write("auto_vhost/large.conf", &twice)?;
     prefix.write("auto_vhost/next.conf", &vhost(LAST + 1, prefix.port))?;
-    let line = |task_id: u64, kind, file: &str, ids: &[u64]| -> Result<String> {
-        let conf = prefix.task_file().path.with_file_name(format!("dysvr_{task_id}.conf"));
-        fs::write(&conf, format!("include {};\n", prefix.conf(file).display()))?;
-        Ok(Line::text(kind, &conf, ids, &[], task_id) + "\n")
-    };
-    let lines =
-        [line(4, Kind::Set, "auto_vhost/large.conf", &ids)?, line(5, Kind::Add, "auto_vhost/next.conf", &[LAST + 1])?];
+    let lines = [
+        line(prefix, 4, Kind::Set, "auto_vhost/large.conf", &ids)?,
+        line(prefix, 5, Kind::Add, "auto_vhost/next.conf", &[LAST + 1])?,
+    ];
     ensure!(proxy.line(&lines.concat(), 5)?.done);
     ensure!(prefix.task_file().lines().iter().any(|line| line.task_id() == Some(4) && line.status() == Some('F')));
     serves(&proxy, LAST + 1)?;
@@ -143,10 +146,8 @@ fn a_large_task_with_a_map_reaches_workers_as_a_whole() -> Result<()> {
     let text = "map $host $what { default other; v1501.example mapped; }\n".to_owned() + &vhosts + &asks;
     prefix.write("auto_vhost/large.conf", &text)?;
     let ids: Vec<u64> = (2..=LAST + 1).collect();
-    let conf = prefix.task_file().path.with_file_name("dysvr_1.conf");
-    fs::write(&conf, format!("include {};\n", prefix.conf("auto_vhost/large.conf").display()))?;
-    let line = Line::text(Kind::Add, &conf, &ids, &[], 1).replace(" task_id=", " maps=what task_id=");
-    let verdict = proxy.line(&(line + "\n"), 1)?;
+    let line = line(prefix, 1, Kind::Add, "auto_vhost/large.conf", &ids)?;
+    let verdict = proxy.line(&line.replace(" task_id=", " maps=what task_id="), 1)?;
     verify::done(&proxy, &verdict)?;
     for reply in proxy.ask_every_worker(&format!("v{}.example", LAST + 1), "/")? {
         ensure!(reply.status == 200 && reply.text() == "mapped", "{} {:?}", reply.status, reply.text());
@@ -166,9 +167,7 @@ fn each_of_many_lines_gets_its_verdict_whatever_becomes_of_the_others() -> Resul
     for number in 1..=LINES {
         let file = format!("auto_vhost/v{number}.conf");
         prefix.write(&file, &if wrong(number) { "server { nonsense; }".into() } else { vhost(number, prefix.port) })?;
-        let conf = task_file.path.with_file_name(format!("dysvr_{number}.conf"));
-        fs::write(&conf, format!("include {};\n", prefix.conf(&file).display()))?;
-        writeln!(text, "{}", Line::text(Kind::Add, &conf, &[number], &[], number))?;
+        text += &line(prefix, number, Kind::Add, &file, &[number])?;
     }
     let workers = proxy.workers();
     ensure!(proxy.line(&text, LINES)?.done);
@@ -197,9 +196,7 @@ fn the_one_task_of_a_file_is_answered_in_the_file_that_asked() -> Result<()> {
     let prefix = &proxy.prefix;
     prefix.write("auto_vhost/v1.conf", &vhost(1, prefix.port))?;
     let task_file = prefix.task_file();
-    let conf = task_file.path.with_file_name("dysvr_1.conf");
-    fs::write(&conf, format!("include {};\n", prefix.conf("auto_vhost/v1.conf").display()))?;
-    task_file.write(&(Line::text(Kind::Add, &conf, &[1], &[], 1) + "\n"))?;
+    task_file.write(&line(prefix, 1, Kind::Add, "auto_vhost/v1.conf", &[1])?)?;
     let asked = fs::metadata(&task_file.path)?.ino();
     let mut watch = task_file.watch()?;
     ensure!(proxy.command_line(&["-s", "dysvr"])?.status.success());

@@ -130,16 +130,24 @@ impl<'a> Load<'a> {
         visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Arc<Site>),
     ) {
         let wanted = self.conf_path(directive.words[1].text);
-        let by_pattern = glob::is_pattern(&wanted);
-        let found = match by_pattern {
-            true => self.glob(&wanted),
-            false => Ok(Arc::default()),
-        };
-        let paths = match &found {
-            Ok(paths) if by_pattern => paths,
-            Ok(_) => std::slice::from_ref(&wanted),
-            Err(text) => return self.problem(site, directive.end, text.clone()),
-        };
+        if !glob::is_pattern(&wanted) {
+            return self.included_files(site, directive, std::slice::from_ref(&wanted), false, visit);
+        }
+        match self.glob(&wanted) {
+            Ok(paths) => self.included_files(site, directive, &paths, true, visit),
+            Err(text) => self.problem(site, directive.end, text),
+        }
+    }
+
+    /// The same for files that it is known to name.
+    pub(crate) fn included_files(
+        &mut self,
+        site: &Arc<Site>,
+        directive: &'a Directive<'a>,
+        paths: &[PathBuf],
+        by_pattern: bool,
+        visit: &mut dyn FnMut(&mut Self, &'a File<'a>, &Arc<Site>),
+    ) {
         for path in paths {
             let spent = self.inclusions_left == 0;
             self.inclusions_left = self.inclusions_left.saturating_sub(1);

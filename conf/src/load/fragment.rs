@@ -131,7 +131,7 @@ impl<'a> Load<'a> {
                     self.name_maps(&site, list.tree.directives);
                 }
                 // Of many files each path is made once.
-                let mut paths = paths.iter();
+                let mut paths = paths.chunks(1);
                 for directive in list.tree.directives {
                     let path = if is_include(directive) { paths.next() } else { None };
                     self.task_include(running, &site, directive, path, &mut block);
@@ -203,7 +203,7 @@ impl<'a> Load<'a> {
         running: &Running<'_>,
         list: &Arc<Site>,
         directive: &'a Directive<'a>,
-        path: Option<&PathBuf>,
+        path: Option<&[PathBuf]>,
         block: &mut HttpBlock<'a>,
     ) {
         if directive.name() != "include" {
@@ -218,12 +218,12 @@ impl<'a> Load<'a> {
         if let Err(text) = directive::find(directive, HTTP) {
             return self.problem(list, directive.end, text);
         }
-        match path.map(|path| self.file(path)) {
-            Some(Ok(file)) => self.task_file(running, list, directive, file, block),
-            Some(Err(text)) => self.problem(list, directive.end, text),
-            None => self.included(list, directive, &mut |load, file, _| {
-                load.task_file(running, list, directive, file, block);
-            }),
+        let mut visit = |load: &mut Self, file: &'a File<'a>, _: &Arc<Site>| {
+            load.task_file(running, list, directive, file, block);
+        };
+        match path {
+            Some(path) => self.included_files(list, directive, path, false, &mut visit),
+            None => self.included(list, directive, &mut visit),
         }
     }
 
@@ -243,7 +243,6 @@ impl<'a> Load<'a> {
             return self.problem(list, directive.end, text);
         };
         let site = Site::new(Arc::clone(&file.path), Origin::Reached(steps));
-        self.syntax_problems(file, &site);
         self.expand(&site, file.tree.directives, &mut |load, site, directive| match directive.name() {
             "server" | "upstream" | "map" | "log_format" | "include" => {
                 load.apply(site, directive, &mut Target::Http(block));

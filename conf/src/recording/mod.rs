@@ -52,15 +52,8 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.find_hashed(FxBuildHasher.hash_one(key), key)
-    }
-
-    fn find_hashed<Q>(&self, hash: u64, key: &Q) -> Option<usize>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        self.index.find(hash, |at| self.answers[*at].0.borrow() == key).copied()
+        let is_it = |at: &usize| self.answers[*at].0.borrow() == key;
+        self.index.find(FxBuildHasher.hash_one(key), is_it).copied()
     }
 
     fn get<Q>(&self, key: &Q) -> Option<io::Result<V>>
@@ -68,14 +61,11 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.find(key).map(|at| self.answer(at))
-    }
-
-    fn answer(&self, at: usize) -> io::Result<V> {
-        self.answers[at].1.clone().map_err(|code| match code {
+        let (_, answer) = &self.answers[self.find(key)?];
+        Some(answer.clone().map_err(|code| match code {
             0 => io::Error::from(io::ErrorKind::NotFound),
             code => io::Error::from_raw_os_error(code),
-        })
+        }))
     }
 
     fn reserve(&mut self, more: usize) {
@@ -86,10 +76,7 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
 
     /// Adds what is not there.
     fn insert(&mut self, key: K, answer: Answer<V>) {
-        self.insert_hashed(FxBuildHasher.hash_one(&key), key, answer);
-    }
-
-    fn insert_hashed(&mut self, hash: u64, key: K, answer: Answer<V>) {
+        let hash = FxBuildHasher.hash_one(&key);
         self.answers.push((key, answer));
         let answers = &self.answers;
         self.index.insert_unique(hash, answers.len() - 1, |at| FxBuildHasher.hash_one(&answers[*at].0));
@@ -101,16 +88,15 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let hash = FxBuildHasher.hash_one(key);
-        if let Some(known) = self.find_hashed(hash, key) {
-            return self.answer(known);
+        if let Some(known) = self.get(key) {
+            return known;
         }
         let answer = ask();
         let kept = match &answer {
             Ok(value) => Ok(value.clone()),
             Err(error) => Err(error.raw_os_error().unwrap_or(0)),
         };
-        self.insert_hashed(hash, key.to_owned(), kept);
+        self.insert(key.to_owned(), kept);
         answer
     }
 }

@@ -61,8 +61,9 @@ impl Cycle {
         let mut closing: FxHashSet<&ListenAddr> = FxHashSet::default();
         let mut fresh: FxHashSet<&ListenAddr> = FxHashSet::default();
         for (addr, said) in said.iter() {
-            addresses.ssl |= said.any_ssl || current.get(addr).is_some_and(|listener| listener.ssl.get());
-            let Some(listener) = current.get(addr) else {
+            let known = current.get(addr);
+            addresses.ssl |= said.any_ssl || known.is_some_and(|listener| listener.ssl.get());
+            let Some(listener) = known else {
                 let listener = Rc::new(Listener::new((*addr).clone()));
                 listener.carried.set(said.options);
                 listener.ssl.set(said.ssl);

@@ -164,10 +164,10 @@ impl Cycle {
         let addresses = self.prepare_addresses(&change, &gone, &new)?;
         // What a load has checked itself, and a worker's master for it.
         let checks = change.kind != Kind::Load && change.placed.is_none();
-        if checks && addresses.ssl {
-            self.check_ssl(&gone, &new)?;
-        }
         if checks {
+            if addresses.ssl {
+                self.check_ssl(&gone, &new)?;
+            }
             self.check_caches(&gone, &new)?;
         }
         let mut pinned = Vec::new();

@@ -47,7 +47,7 @@ impl Cycle {
         &self,
         kind: Kind,
         stamp: Stamp,
-        touched: impl FnOnce() -> Vec<Arc<str>>,
+        touched: &[Arc<str>],
         vhosts: &mut [Recorded],
         upstreams: &[RecordedUpstream],
     ) -> Result<Option<Put>, Refusal> {
@@ -68,7 +68,7 @@ impl Cycle {
             vhosts: entries.iter().map(Entry::at).collect(),
             upstreams: records.iter().map(Blob::at).collect(),
         };
-        let delta = Delta { kind, stamp, removed: Vec::new(), touched: touched(), placed };
+        let delta = Delta { kind, stamp, removed: Vec::new(), touched: touched.to_vec(), placed };
         Ok(Some(Put { vhosts: entries, upstreams: records, delta }))
     }
 

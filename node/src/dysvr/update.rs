@@ -68,7 +68,7 @@ pub fn change_of(
         task::Kind::Set => Kind::Set,
     };
     // A new upstream is not there to be touched; whatever else is named may change or go.
-    let touched = || match kind {
+    let touched: Vec<Arc<str>> = match kind {
         Kind::Add => Vec::new(),
         _ => task.ups_ids.iter().map(|name| name.as_str().into()).collect(),
     };
@@ -79,7 +79,7 @@ pub fn change_of(
             && vhosts_alone
             && vhosts.len() == task.vsvc_ids.len()
         {
-            put = cycle.put_early(kind, stamp, touched, vhosts, upstreams);
+            put = cycle.put_early(kind, stamp, &touched, vhosts, upstreams);
             put.iter().flatten().for_each(|put| early(put.delta()));
         }
     };
@@ -111,7 +111,7 @@ pub fn change_of(
         touched_maps: maps.iter().map(|name| name.as_str().into()).collect(),
         touched_formats: task.formats.iter().map(|name| name.as_str().into()).collect(),
         removed,
-        touched: touched(),
+        touched,
         stamp,
     })
 }

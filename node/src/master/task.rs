@@ -179,7 +179,7 @@ impl Master {
         }
     }
 
-    /// Checks a task, publishes it and tells the workers to prepare. On a refusal nothing has changed anywhere.
+    /// Checks a task, publishes it and tells the workers to prepare. On a refusal nothing that is served has changed.
     fn begin(&mut self, now: Duration, task: &TaskLine) -> Result<Begun, Refusal> {
         let mut early = None;
         let begun = self.check(now, task, &mut early);

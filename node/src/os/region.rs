@@ -112,7 +112,7 @@ impl Region {
         const MANY: usize = 1 << 20;
         let ledger = self.ledger.borrow();
         let Some(ledger) = ledger.as_ref() else { return };
-        let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
+        let start = self.above(ledger);
         let made = ledger.made.saturating_sub(start);
         let bytes: usize = lengths.map(|length| (length + HEAD).next_multiple_of(STEP)).sum();
         let bytes = bytes.saturating_sub(ledger.runs.free() + made) / self.page * self.page;
@@ -214,6 +214,11 @@ impl Region {
     /// [`sweep`](Self::sweep) included. 0 in a process that may not write: it does not know.
     pub fn used(&self) -> usize {
         self.ledger.borrow().as_ref().map_or(0, |ledger| ledger.used)
+    }
+
+    /// Where whole pages begin that no blob has, bytes from the beginning.
+    fn above(&self, ledger: &Ledger) -> usize {
+        (ledger.runs.top as usize * STEP).next_multiple_of(self.page)
     }
 
     /// Whether the region is lent.

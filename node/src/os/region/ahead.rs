@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
-use super::{Region, STEP};
+use super::Region;
 
 /// Fewer blobs than this are not worth a thread.
 const MANY: usize = 2048;
@@ -18,7 +18,7 @@ const TURN: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Ahead {
     region: Rc<Region>,
-    thread: Option<JoinHandle<()>>,
+    pub(super) thread: Option<JoinHandle<()>>,
 }
 
 impl Region {
@@ -29,7 +29,7 @@ impl Region {
         }
         let mut ledger = self.ledger.borrow_mut();
         let ledger = ledger.as_mut()?;
-        let start = (ledger.runs.top as usize * STEP).next_multiple_of(self.page);
+        let start = self.above(ledger);
         let bytes = blobs.saturating_mul(USUAL).min(MOST).saturating_sub(ledger.runs.free());
         let end = start.checked_add(bytes / self.page * self.page)?;
         let base = self.base.as_ptr() as usize;
@@ -58,7 +58,7 @@ impl Drop for Ahead {
         }
         let mut ledger = self.region.ledger.borrow_mut();
         let Some(ledger) = ledger.as_mut() else { return };
-        let top = (ledger.runs.top as usize * STEP).next_multiple_of(self.region.page);
+        let top = self.region.above(ledger);
         let made = std::mem::take(&mut ledger.made);
         if top < made {
             let pages = self.region.base.as_ptr().wrapping_add(top);

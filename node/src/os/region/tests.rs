@@ -271,17 +271,37 @@ fn random_blobs_keep_their_bytes_and_the_region_does_not_grow() {
     assert_eq!(region.used(), 0, "seed {SEED}");
 }
 
+/// Anonymous memory that is shared: what of it is there.
+fn there(region: &Region) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", region.base.as_ptr() as usize);
+    let ours = maps.split_once(&start).unwrap().1;
+    let rss = ours.lines().find(|line| line.starts_with("Rss:")).unwrap();
+    rss.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn memory_that_is_made_ahead_is_used_and_the_rest_goes_back() {
+    const BLOBS: usize = 4000;
+    let region = region(1 << 30);
+    assert!(region.ahead(1).is_none());
+    let before = there(&region);
+    let mut ahead = region.ahead(BLOBS).unwrap();
+    ahead.thread.take().unwrap().join().unwrap();
+    let made = there(&region);
+    assert!(made > before + BLOBS * 256, "{before} became {made}");
+    let blobs: Vec<Blob> = (0..BLOBS / 4).map(|_| region.put(&[&[7; 300]]).unwrap()).collect();
+    assert_eq!(there(&region), made, "they lie in it");
+    drop(ahead);
+    let left = there(&region);
+    assert!(left <= before + region.used() + 2 * region.page && left < made, "{made} became {left}");
+    assert!(blobs.iter().all(|blob| **blob == [7; 300]));
+}
+
 #[test]
 fn memory_that_is_expected_is_that_which_free_runs_have_no_room_for() {
     let region = region(1 << 30);
-    // Anonymous memory that is shared: what of it is there.
-    let there = || {
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let start = format!("{:x}-", region.base.as_ptr() as usize);
-        let ours = maps.split_once(&start).unwrap().1;
-        let rss = ours.lines().find(|line| line.starts_with("Rss:")).unwrap();
-        rss.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
-    };
+    let there = || there(&region);
     const MANY: usize = 4000;
     let put = || (0..MANY).map(|_| region.put(&[&[1; 1000]]).unwrap()).collect::<Vec<Blob>>();
     let before = there();
