@@ -25,6 +25,12 @@ pub trait Source {
     /// These files will be asked for next, in this order: they may be read ahead.
     fn expect(&mut self, _paths: &Arc<[PathBuf]>) {}
 
+    /// Calls `make`, which makes a thread that is to run beside this one: whoever knows the processors may see to it that it
+    /// has one.
+    fn make_thread(&mut self, make: &mut dyn FnMut()) {
+        make();
+    }
+
     /// The addresses of a host name that stands in an `upstream` or a `proxy_pass`, in a stable order.
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
@@ -44,6 +50,10 @@ impl<S: Source + ?Sized> Source for &mut S {
 
     fn expect(&mut self, paths: &Arc<[PathBuf]>) {
         (**self).expect(paths);
+    }
+
+    fn make_thread(&mut self, make: &mut dyn FnMut()) {
+        (**self).make_thread(make);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {

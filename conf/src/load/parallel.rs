@@ -61,14 +61,17 @@ impl<'a> Load<'a> {
             maps: &self.maps,
             formats: &self.formats,
         };
-        let interner = &mut *self.interner;
+        let (source, interner) = (&mut *self.source, &mut *self.interner);
         let run = |interner: &mut Interner| around.make(blocks, &next, interner, make);
         let (here, there) = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("dysvr-load".into());
-            // Its shared values live on with what uses them; the table itself would be a second one.
-            let there = thread.spawn_scoped(scope, || run(&mut Interner::default()));
+            let mut there = None;
+            source.make_thread(&mut || {
+                let thread = std::thread::Builder::new().name("dysvr-load".into());
+                // Its shared values live on with what uses them; the table itself would be a second one.
+                there = thread.spawn_scoped(scope, || run(&mut Interner::default())).ok();
+            });
             let here = run(interner);
-            let there = there.ok().map(|there| there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let there = there.map(|there| there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             (here, there)
         });
 

@@ -192,6 +192,10 @@ impl<S: Source> Source for Recording<S> {
         self.source.expect(paths);
     }
 
+    fn make_thread(&mut self, make: &mut dyn FnMut()) {
+        self.source.make_thread(make);
+    }
+
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
         self.sources.hosts.ask(host, || self.source.resolve(host))
     }

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use dysvr_conf::source::Source;
 
 use super::source::Machine;
+use crate::os::processors::apart;
 
 /// Fewer files than this are not worth a thread.
 const MANY: usize = 512;
@@ -52,6 +53,10 @@ impl Source for ReadAhead {
         if paths.len() >= MANY {
             self.reader = Reader::start(Arc::clone(paths));
         }
+    }
+
+    fn make_thread(&mut self, make: &mut dyn FnMut()) {
+        apart(make);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -114,7 +119,7 @@ impl Reader {
         let (sender, batches) = sync_channel(WAITING);
         let for_thread = Arc::clone(&plan);
         let read = move || while for_thread.read_next().is_some_and(|batch| sender.send(batch).is_ok()) {};
-        let thread = std::thread::Builder::new().name("dysvr-read".into()).spawn(read);
+        let thread = apart(|| std::thread::Builder::new().name("dysvr-read".into()).spawn(read));
         Some(Self {
             plan,
             taken: 0,

@@ -11,6 +11,7 @@ pub mod marks;
 pub mod memory;
 pub mod pidfd;
 pub mod process;
+pub mod processors;
 pub mod procfs;
 pub mod region;
 pub mod sealed;

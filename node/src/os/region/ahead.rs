@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use super::Region;
+use crate::os::processors::apart;
 
 /// Fewer blobs than this are not worth a thread.
 const MANY: usize = 2048;
@@ -45,7 +46,7 @@ impl Region {
         if end > self.size {
             return None;
         }
-        let thread = std::thread::Builder::new().name("dysvr-room".into()).spawn(make).ok()?;
+        let thread = apart(|| std::thread::Builder::new().name("dysvr-room".into()).spawn(make)).ok()?;
         ledger.made = end;
         Some(Ahead { region: Rc::clone(self), thread: Some(thread) })
     }
