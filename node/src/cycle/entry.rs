@@ -4,7 +4,7 @@
 //! files, the addresses of host names) is compiled where the master checks it, and by each worker before it says that it
 //! is prepared: such an entry is *pinned*.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
@@ -22,20 +22,26 @@ use super::digest::{Kind, Sum};
 use super::early::Put;
 use super::record::{self, Damaged, Listen, NameKind, Piece, Record, Used};
 use super::recorded::{Outlined, Recorded};
+use super::slot::Slot;
 use super::{Cycle, Refusal, Stamp, UpstreamCell, Vhost, files, logs};
 use crate::dysvr::update::guarded;
 use crate::log::Level;
 use crate::os::region::Blob;
 use crate::os::zone::TASK;
 
-/// See the module.
+/// See the module. There is one for each vhost in each process, so what few have stands apart.
 pub struct Entry {
     blob: Blob,
+    vhost: Slot<Vhost>,
+    rare: OnceCell<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
     /// The files that its text includes, which it keeps there together with others; in the process that put them.
     _files: Box<[Rc<Blob>]>,
     /// Its own copy, where it must outlive what is shared.
-    own: OnceCell<Box<Own>>,
-    vhost: RefCell<Option<Rc<Vhost>>>,
+    own: OnceCell<Own>,
     quarantined: Cell<bool>,
 }
 
@@ -98,7 +104,11 @@ impl fmt::Debug for Entry {
 
 impl Entry {
     fn record(&self) -> Record<'_> {
-        Record(self.own.get().map_or(&*self.blob, |own| &own.record))
+        Record(self.own().map_or(&*self.blob, |own| &own.record))
+    }
+
+    fn own(&self) -> Option<&Own> {
+        self.rare.get()?.own.get()
     }
 
     /// Where its record stands in the region.
@@ -187,35 +197,35 @@ impl Entry {
 
     /// It has crashed workers: it answers 503 until it is modified, and nothing of its own is run.
     pub fn quarantine(&self, quarantined: bool) {
-        self.quarantined.set(quarantined);
-        if let Some(vhost) = &*self.vhost.borrow() {
+        self.rare.get_or_init(Box::default).quarantined.set(quarantined);
+        if let Some(vhost) = self.compiled() {
             vhost.quarantined.set(quarantined);
         }
     }
 
     /// What was compiled of it, if anything was.
     pub(super) fn compiled(&self) -> Option<Rc<Vhost>> {
-        self.vhost.borrow().clone()
+        self.vhost.get()
     }
 
     /// Keeps what was compiled of it, until it is replaced.
     pub(super) fn keep(&self, vhost: Vhost) -> Rc<Vhost> {
-        vhost.quarantined.set(self.quarantined.get());
+        vhost.quarantined.set(self.rare.get().is_some_and(|rare| rare.quarantined.get()));
         let vhost = Rc::new(vhost);
-        self.vhost.replace(Some(Rc::clone(&vhost)));
+        self.vhost.set(Rc::clone(&vhost));
         vhost
     }
 
     /// Copies what is shared of it: it will outlive its record.
     pub(super) fn detach(&self) {
-        if self.own.get().is_none() {
+        if self.own().is_none() {
             let text = self.text().unwrap_or_default();
-            let _ = self.own.set(Box::new(Own { record: self.blob.to_vec(), text }));
+            let _ = self.rare.get_or_init(Box::default).own.set(Own { record: self.blob.to_vec(), text });
         }
     }
 
     fn text(&self) -> Result<Vec<u8>, Damaged> {
-        if let Some(own) = self.own.get() {
+        if let Some(own) = self.own() {
             return Ok(own.text.clone());
         }
         let mut text = Vec::new();
@@ -352,6 +362,10 @@ impl Cycle {
 
 impl Entry {
     fn new(blob: Blob, files: Box<[Rc<Blob>]>) -> Self {
-        Self { blob, _files: files, own: OnceCell::new(), vhost: RefCell::default(), quarantined: Cell::default() }
+        let rare = match files.is_empty() {
+            true => OnceCell::new(),
+            false => OnceCell::from(Box::new(Rare { _files: files, ..Rare::default() })),
+        };
+        Self { blob, vhost: Slot::default(), rare }
     }
 }

@@ -19,6 +19,7 @@ mod logs;
 mod names;
 mod record;
 mod recorded;
+mod slot;
 mod ssl;
 mod upstream;
 

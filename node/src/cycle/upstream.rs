@@ -17,6 +17,7 @@ use super::change::{self, wrong};
 use super::digest::{Kind, Sum};
 use super::entry::Part;
 use super::record::{Damaged, UpstreamRecord, Used};
+use super::slot::Slot;
 use super::{Change, Cycle, Refusal, files};
 use crate::http::upstream::State;
 use crate::log::Level;
@@ -38,14 +39,14 @@ pub struct Upstream {
 pub struct UpstreamCell {
     /// None for one that a `proxy_pass` to a host makes.
     record: RefCell<Option<Blob>>,
-    current: RefCell<Option<Rc<Upstream>>>,
+    current: Slot<Upstream>,
     /// How many times vhosts pass to it; it cannot go while there are any.
     pub(super) users: Cell<u32>,
 }
 
 impl UpstreamCell {
     fn new(record: Option<Blob>, current: Option<Rc<Upstream>>) -> Rc<Self> {
-        Rc::new(Self { record: RefCell::new(record), current: RefCell::new(current), users: Cell::new(0) })
+        Rc::new(Self { record: RefCell::new(record), current: current.into(), users: Cell::new(0) })
     }
 
     /// That of a `proxy_pass` to a host.
@@ -55,18 +56,18 @@ impl UpstreamCell {
 
     /// The upstream as it is now. An empty one when its record cannot be read, which is in the log.
     pub fn get(&self) -> Rc<Upstream> {
-        if let Some(current) = &*self.current.borrow() {
-            return Rc::clone(current);
+        if let Some(current) = self.current.get() {
+            return current;
         }
         let conf = self.conf_of_record();
         let current = Rc::new(Upstream { state: State::new(&conf), conf });
-        self.current.replace(Some(Rc::clone(&current)));
+        self.current.set(Rc::clone(&current));
         current
     }
 
     /// What it is, without making it ready for requests.
     pub fn conf(&self) -> Arc<model::Upstream> {
-        match &*self.current.borrow() {
+        match self.current.get() {
             Some(upstream) => Arc::clone(&upstream.conf),
             None => self.conf_of_record(),
         }
@@ -94,10 +95,9 @@ impl UpstreamCell {
     }
 
     fn with_name<T>(&self, look: impl FnOnce(&str) -> T) -> T {
-        match (&*self.record.borrow(), &*self.current.borrow()) {
-            (Some(record), _) => look(UpstreamRecord(record).name()),
-            (None, Some(upstream)) => look(&upstream.conf.name),
-            (None, None) => look(""),
+        match &*self.record.borrow() {
+            Some(record) => look(UpstreamRecord(record).name()),
+            None => look(self.current.get().as_ref().map_or("", |upstream| &upstream.conf.name)),
         }
     }
 
@@ -118,9 +118,9 @@ impl UpstreamCell {
     }
 
     fn own_sum(&self) -> Sum {
-        let digest = match (&*self.record.borrow(), &*self.current.borrow()) {
-            (Some(record), _) => UpstreamRecord(record).digest(),
-            (None, upstream) => upstream.as_ref().map(|upstream| upstream.conf.digest).unwrap_or_default(),
+        let digest = match &*self.record.borrow() {
+            Some(record) => UpstreamRecord(record).digest(),
+            None => self.current.get().map(|upstream| upstream.conf.digest).unwrap_or_default(),
         };
         self.with_name(|name| Sum::of(Kind::Upstream, (name, digest.0)))
     }
@@ -131,7 +131,7 @@ impl UpstreamCell {
         if let Some(old) = old {
             let conf = self.conf_of_record();
             let state = State::carry_over(&old.state, &old.conf, &conf);
-            self.current.replace(Some(Rc::new(Upstream { conf, state })));
+            self.current.set(Rc::new(Upstream { conf, state }));
         }
     }
 }
