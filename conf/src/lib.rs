@@ -4,6 +4,7 @@
 //! no async. What the controller accepts with this crate is exactly what nodes accept.
 
 pub mod bundle;
+pub mod by_address;
 pub mod diff;
 pub mod digest;
 pub mod directive;

@@ -5,24 +5,18 @@ use std::collections::hash_map::Entry;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Load;
+use crate::by_address::ByAddress;
 use crate::model::{ListenAddr, Outline, ServerName, VsvcId};
 use crate::problem::Place;
 
 /// What is known of an address so far.
-struct Address<'v> {
-    addr: &'v ListenAddr,
-    default_server: bool,
+#[derive(Default)]
+struct Address {
     options: bool,
     vhosts: Vec<usize>,
     ssl: bool,
     /// Who says `default_server`.
     explicit: Option<usize>,
-}
-
-impl<'v> Address<'v> {
-    fn new(addr: &'v ListenAddr, ssl: bool) -> Self {
-        Self { addr, default_server: false, options: false, vhosts: Vec::new(), ssl, explicit: None }
-    }
 }
 
 /// Why a vhost cannot have an address that is TLS for one and plain for the other.
@@ -41,20 +35,11 @@ impl Load<'_> {
     /// them is checked as well.
     pub(super) fn check_vhosts(&mut self, vhosts: &[&Outline], has_certificate: Option<&dyn Fn(usize) -> bool>) {
         self.check_ids(vhosts);
-        let mut addresses: Vec<Address<'_>> = Vec::new();
-        let mut places: FxHashMap<&ListenAddr, usize> = FxHashMap::default();
+        let mut addresses: ByAddress<Address> = ByAddress::default();
         for (index, vhost) in vhosts.iter().enumerate() {
             for listen in &vhost.listens {
                 let addr = &listen.addr;
-                // Of many vhosts most listen where the one before does.
-                let place = match addresses.last() {
-                    Some(last) if last.addr == addr => addresses.len() - 1,
-                    _ => *places.entry(addr).or_insert_with(|| {
-                        addresses.push(Address::new(addr, listen.ssl));
-                        addresses.len() - 1
-                    }),
-                };
-                let known = &mut addresses[place];
+                let known = addresses.entry(addr, || Address { ssl: listen.ssl, ..Address::default() });
                 if listen.ssl != known.ssl {
                     let first = vhosts[known.vhosts[0]];
                     self.problem_at(&vhost.order, &listen.place, mixed_ssl(addr, vhost, first, listen.ssl));
@@ -62,23 +47,22 @@ impl Load<'_> {
                 if listen.has_options() && known.options {
                     self.problem_at(&vhost.order, &listen.place, format!("duplicate listen options for {addr}"));
                 }
-                if listen.default_server && known.default_server {
+                if listen.default_server && known.explicit.is_some() {
                     self.problem_at(&vhost.order, &listen.place, format!("a duplicate default server for {addr}"));
                 }
                 known.options |= listen.has_options();
-                known.default_server |= listen.default_server;
                 known.explicit = known.explicit.or(listen.default_server.then_some(index));
                 known.vhosts.push(index);
             }
         }
         // Names of others count as well: who knows them says which are ignored.
         let Some(has_certificate) = has_certificate else { return };
-        for known in &addresses {
+        for (addr, known) in addresses.iter() {
             if known.ssl {
                 let default = known.explicit.unwrap_or(known.vhosts[0]);
                 self.check_certificate(vhosts[default], has_certificate(default));
             }
-            self.check_names(known.addr, known.vhosts.iter().map(|index| vhosts[*index]));
+            self.check_names(addr, known.vhosts.iter().map(|index| vhosts[*index]));
         }
     }
 

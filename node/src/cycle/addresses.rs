@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 
+use dysvr_conf::by_address::ByAddress;
 use dysvr_conf::model::ListenAddr;
 use rustc_hash::FxHashSet;
 
-use super::by_address::ByAddress;
 use super::change::{Change, Kind, Refusal, wrong};
 use super::entry::Part;
 use super::listener::DEFAULT;

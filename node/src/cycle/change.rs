@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dysvr_conf::by_address::ByAddress;
 use dysvr_conf::http::log::Format;
 use dysvr_conf::http::map::Map;
 use dysvr_conf::model::{ListenAddr, VsvcId};
@@ -11,7 +12,6 @@ use dysvr_conf::problem::Place;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{Addresses, Opening};
-use super::by_address::ByAddress;
 use super::definitions::Defined;
 use super::digest::Sum;
 use super::early::Put;

@@ -216,10 +216,14 @@ impl Entry {
         vhost
     }
 
-    /// Copies what is shared of it: it will outlive its record.
+    /// Copies what is shared of it: it will outlive its record. Without a text it can still be found, but not compiled; that
+    /// is in the log.
     pub(super) fn detach(&self) {
         if self.own().is_none() {
-            let text = self.text().unwrap_or_default();
+            let text = self.text().unwrap_or_else(|damaged| {
+                log!(Level::Alert, "[dysvr] vhost {:?}: {damaged}", self.id());
+                Vec::new()
+            });
             let _ = self.rare.get_or_init(Box::default).own.set(Own { record: self.blob.to_vec(), text });
         }
     }

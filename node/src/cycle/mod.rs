@@ -5,7 +5,6 @@
 //! holds the vhost that it began with (`Rc`); one that was deleted or replaced is freed when its last request ends.
 
 mod addresses;
-mod by_address;
 mod caches;
 mod change;
 mod definitions;

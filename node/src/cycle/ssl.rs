@@ -3,10 +3,10 @@
 
 use std::rc::Rc;
 
+use dysvr_conf::by_address::ByAddress;
 use dysvr_conf::load::mixed_ssl;
 use rustc_hash::FxHashSet;
 
-use super::by_address::ByAddress;
 use super::entry::{Entry, Part};
 use super::{Cycle, Refusal};
 

@@ -1,10 +1,12 @@
-//! Something for each address of a change: ten thousand vhosts mostly listen on the same one.
+//! Something for each address of many vhosts, most of which listen on the same one.
 
-use dysvr_conf::model::ListenAddr;
 use rustc_hash::FxHashMap;
 
+use crate::model::ListenAddr;
+
 /// See the module.
-pub(super) struct ByAddress<T> {
+#[derive(Debug)]
+pub struct ByAddress<T> {
     all: Vec<(ListenAddr, T)>,
     places: FxHashMap<ListenAddr, usize>,
     /// The place of the address that was asked for last, which is asked for again before others.
@@ -19,7 +21,7 @@ impl<T> Default for ByAddress<T> {
 
 impl<T> ByAddress<T> {
     /// What there is for an address, or `new`.
-    pub(super) fn entry(&mut self, addr: &ListenAddr, new: impl FnOnce() -> T) -> &mut T {
+    pub fn entry(&mut self, addr: &ListenAddr, new: impl FnOnce() -> T) -> &mut T {
         if self.all.get(self.last).is_none_or(|(last, _)| last != addr) {
             self.last = self.places.get(addr).copied().unwrap_or_else(|| {
                 self.places.insert(addr.clone(), self.all.len());
@@ -31,17 +33,22 @@ impl<T> ByAddress<T> {
     }
 
     /// What there is for an address.
-    pub(super) fn get(&self, addr: &ListenAddr) -> Option<&T> {
+    pub fn get(&self, addr: &ListenAddr) -> Option<&T> {
         self.places.get(addr).map(|place| &self.all[*place].1)
     }
 
     /// All of it, in the order in which it came.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &T)> {
         self.all.iter().map(|(addr, it)| (addr, it))
     }
+}
 
-    /// All of it, in the order in which it came.
-    pub(super) fn into_iter(self) -> impl Iterator<Item = (ListenAddr, T)> {
+/// All of it, in the order in which it came.
+impl<T> IntoIterator for ByAddress<T> {
+    type Item = (ListenAddr, T);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
         self.all.into_iter()
     }
 }
