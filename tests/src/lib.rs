@@ -24,6 +24,7 @@ pub mod ports;
 pub mod prefix;
 pub mod process;
 pub mod procfs;
+pub mod program;
 pub mod proxy;
 pub mod seed;
 pub mod signal;

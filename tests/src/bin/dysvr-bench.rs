@@ -2,13 +2,14 @@
 //! tables, writes a picture and JSON.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use dysvr_tests::bench::part::Part;
 use dysvr_tests::bench::updates::Updates;
 use dysvr_tests::bench::{agent, bulk, haproxy, long, plot, print, reload, request, sizes, traffic, update};
-use dysvr_tests::{binaries, process};
+use dysvr_tests::{binaries, program};
 use serde_json::{Map, Value};
 
 /// Measures updates in place, memory, starts and requests, beside nginx and haproxy, and says which goals are met.
@@ -83,14 +84,12 @@ impl Options {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its figures mean nothing. Use `make bench`.");
     }
-    let measured = run(&options);
-    process::end_everything();
-    measured
+    program::run("dysvr-bench", |_| run(&options).map(|()| true))
 }
 
 fn run(options: &Options) -> Result<()> {

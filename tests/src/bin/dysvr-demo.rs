@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use dysvr_tests::demo;
 use dysvr_tests::fleet::{Fleet, Store};
-use dysvr_tests::{binaries, process, wait};
+use dysvr_tests::{binaries, program, wait};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Starts a controller, nodes and an origin, rolls the seed's vhost out, and stays until Ctrl-C.
@@ -28,22 +28,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let (told, interrupted) = mpsc::channel();
-    if let Err(error) = std::thread::Builder::new().spawn(move || await_signal(&told)) {
-        eprintln!("dysvr-demo: {error}");
-        return ExitCode::FAILURE;
-    }
-    let shown = run(&options, &interrupted);
-    // Drop has ended all processes by now; this is for one that was being started when an error came.
-    process::end_everything();
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if wait::interrupted() => ExitCode::from(130),
-        Err(error) => {
-            eprintln!("dysvr-demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("dysvr-demo", |interrupted| run(&options, interrupted).map(|()| true))
 }
 
 fn run(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<()> {
@@ -80,19 +65,4 @@ fn run(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<()> {
     drop(fleet);
     spinner.finish_and_clear();
     Ok(())
-}
-
-/// Waits for SIGINT or SIGTERM, ends every wait of this program, and tells who waits for nothing else.
-fn await_signal(told: &mpsc::Sender<()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let Ok(runtime) = runtime else { return };
-    runtime.block_on(async {
-        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-            return;
-        };
-        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-        wait::interrupt();
-        let _ = told.send(());
-    });
 }

@@ -3,12 +3,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use dysvr_proto::planted::Bug;
 use dysvr_tests::planted::{Programs, suite};
+use dysvr_tests::{program, wait};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Plants one bug after the other and runs the suite that must find it.
@@ -27,8 +28,12 @@ fn bug(name: &str) -> Result<Bug, String> {
     })
 }
 
-fn main() -> Result<ExitCode> {
-    let Arguments { mut bugs } = Arguments::parse();
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    program::run("dysvr-planted", |_| run(arguments))
+}
+
+fn run(Arguments { mut bugs }: Arguments) -> Result<bool> {
     if bugs.is_empty() {
         bugs = Bug::ALL.to_vec();
     }
@@ -43,6 +48,7 @@ fn main() -> Result<ExitCode> {
         bar.set_message(bug.name());
         let [found_in, took] = match programs.show(bug) {
             Ok(shown) => [shown.found_in.join("\n"), format!("{:.1} s", shown.took.as_secs_f64())],
+            Err(_) if wait::interrupted() => bail!("interrupted"),
             Err(error) => {
                 missed += 1;
                 bar.suspend(|| eprintln!("{}: {error:#}", bug.name()));
@@ -54,5 +60,5 @@ fn main() -> Result<ExitCode> {
     }
     bar.finish_and_clear();
     println!("{table}");
-    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(missed == 0)
 }

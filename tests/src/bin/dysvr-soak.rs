@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use dysvr_tests::bench::{plot, progress};
 use dysvr_tests::soak::{self, Options};
-use dysvr_tests::{binaries, process};
+use dysvr_tests::{binaries, program, wait};
 
 /// Traffic, long-lived connections and updates at once: nobody may notice any of the updates.
 #[derive(Debug, Parser)]
@@ -52,11 +52,9 @@ struct Arguments {
     out: Option<PathBuf>,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = run(&arguments);
-    process::end_everything();
-    Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    program::run("dysvr-soak", |_| run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
@@ -91,5 +89,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for violation in &report.violations {
         println!("VIOLATION {violation}");
     }
+    ensure!(!wait::interrupted(), "interrupted");
     Ok(report.violations.is_empty())
 }

@@ -42,6 +42,8 @@ use crate::{ports, procfs, verify, wait};
 
 /// How many addresses upstreams lead to in turn: an answer of a revision sixteen back would pass for the present one.
 const ORIGINS: usize = 16;
+/// How long Ctrl-C may have to wait.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -128,10 +130,17 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
         // Some two hundred looks, none more often than the kernel's walk through all pages is worth.
         let seconds = options.updates as f64 / options.updates_rate;
         let every = Duration::from_secs_f64((seconds / 200.0).clamp(0.1, 10.0));
-        while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+        let mut next = Instant::now() + every;
+        while ended.recv_timeout(next.saturating_duration_since(Instant::now()).min(PATIENCE))
+            == Err(RecvTimeoutError::Timeout)
+        {
             if wait::interrupted() {
                 shared.ending.store(true, Ordering::Relaxed);
             }
+            if Instant::now() < next {
+                continue;
+            }
+            next += every;
             let (sample, (answers, violations)) = (sample(shared, &processes, updated), shared.tally.so_far());
             samples.push(sample);
             progress(Progress { updates: sample.updates, answers, violations, pss_kib: sample.pss_kib });
