@@ -25,10 +25,14 @@ pub trait Source {
     /// These files will be asked for next, in this order: they may be read ahead.
     fn expect(&mut self, _paths: &Arc<[PathBuf]>) {}
 
-    /// Calls `make`, which makes a thread that is to run beside this one: whoever knows the processors may see to it that it
-    /// has one.
-    fn make_thread(&mut self, make: &mut dyn FnMut()) {
-        make();
+    /// Calls both, `theirs` on a second thread for that time if there can be one, else not at all. Whoever knows the
+    /// processors may see to it that the thread has one.
+    fn beside(&mut self, theirs: &mut (dyn FnMut() + Send), ours: &mut dyn FnMut()) {
+        std::thread::scope(|scope| {
+            // Its end is waited for by the scope.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, theirs);
+            ours();
+        });
     }
 
     /// The addresses of a host name that stands in an `upstream` or a `proxy_pass`, in a stable order.
@@ -52,8 +56,8 @@ impl<S: Source + ?Sized> Source for &mut S {
         (**self).expect(paths);
     }
 
-    fn make_thread(&mut self, make: &mut dyn FnMut()) {
-        (**self).make_thread(make);
+    fn beside(&mut self, theirs: &mut (dyn FnMut() + Send), ours: &mut dyn FnMut()) {
+        (**self).beside(theirs, ours);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {

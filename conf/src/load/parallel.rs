@@ -63,19 +63,12 @@ impl<'a> Load<'a> {
         };
         let (source, interner) = (&mut *self.source, &mut *self.interner);
         let run = |interner: &mut Interner| around.make(blocks, &next, interner, make);
-        let (here, there) = std::thread::scope(|scope| {
-            let mut there = None;
-            source.make_thread(&mut || {
-                let thread = std::thread::Builder::new().name("dysvr-load".into());
-                // Its shared values live on with what uses them; the table itself would be a second one.
-                there = thread.spawn_scoped(scope, || run(&mut Interner::default())).ok();
-            });
-            let here = run(interner);
-            let there = there.map(|there| there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            (here, there)
-        });
+        let (mut here, mut there) = (None, None);
+        // Its shared values live on with what uses them; the table itself would be a second one.
+        let mut theirs = || there = Some(run(&mut Interner::default()));
+        source.beside(&mut theirs, &mut || here = Some(run(interner)));
 
-        for made in std::iter::once(here).chain(there) {
+        for made in here.into_iter().chain(there) {
             self.problems.extend(made.problems);
             self.warnings.extend(made.warnings);
             for (number, block) in made.blocks {

@@ -192,8 +192,8 @@ impl<S: Source> Source for Recording<S> {
         self.source.expect(paths);
     }
 
-    fn make_thread(&mut self, make: &mut dyn FnMut()) {
-        self.source.make_thread(make);
+    fn beside(&mut self, theirs: &mut (dyn FnMut() + Send), ours: &mut dyn FnMut()) {
+        self.source.beside(theirs, ours);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {

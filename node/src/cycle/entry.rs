@@ -29,7 +29,7 @@ use crate::log::Level;
 use crate::os::region::Blob;
 use crate::os::zone::TASK;
 
-/// See the module. There is one for each vhost in each process, so what few have stands apart.
+/// See the module. There is one for each vhost in each process, so what not all have stands apart.
 pub struct Entry {
     blob: Blob,
     vhost: Slot<Vhost>,
@@ -41,7 +41,7 @@ struct Rare {
     /// The files that its text includes, which it keeps there together with others; in the process that put them.
     _files: Box<[Rc<Blob>]>,
     /// Its own copy, where it must outlive what is shared.
-    own: OnceCell<Own>,
+    own: OnceCell<Box<Own>>,
     quarantined: Cell<bool>,
 }
 
@@ -108,7 +108,7 @@ impl Entry {
     }
 
     fn own(&self) -> Option<&Own> {
-        self.rare.get()?.own.get()
+        self.rare.get()?.own.get().map(Box::as_ref)
     }
 
     /// Where its record stands in the region.
@@ -197,7 +197,9 @@ impl Entry {
 
     /// It has crashed workers: it answers 503 until it is modified, and nothing of its own is run.
     pub fn quarantine(&self, quarantined: bool) {
-        self.rare.get_or_init(Box::default).quarantined.set(quarantined);
+        if quarantined || self.rare.get().is_some() {
+            self.rare.get_or_init(Box::default).quarantined.set(quarantined);
+        }
         if let Some(vhost) = self.compiled() {
             vhost.quarantined.set(quarantined);
         }
@@ -224,7 +226,7 @@ impl Entry {
                 log!(Level::Alert, "[dysvr] vhost {:?}: {damaged}", self.id());
                 Vec::new()
             });
-            let _ = self.rare.get_or_init(Box::default).own.set(Own { record: self.blob.to_vec(), text });
+            let _ = self.rare.get_or_init(Box::default).own.set(Box::new(Own { record: self.blob.to_vec(), text }));
         }
     }
 

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
 
 use dysvr_conf::source::Source;
 
 use super::source::Machine;
-use crate::os::processors::apart;
+use crate::os::beside::{Beside, both};
 
 /// Fewer files than this are not worth a thread.
 const MANY: usize = 512;
@@ -55,8 +54,8 @@ impl Source for ReadAhead {
         }
     }
 
-    fn make_thread(&mut self, make: &mut dyn FnMut()) {
-        apart(make);
+    fn beside(&mut self, theirs: &mut (dyn FnMut() + Send), ours: &mut dyn FnMut()) {
+        both("dysvr-load", theirs, ours);
     }
 
     fn resolve(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -107,9 +106,9 @@ struct Reader {
     next: (usize, usize),
     /// Later batches that were read already.
     later: BTreeMap<usize, Batch>,
-    /// `None` only while it is dropped.
-    batches: Option<Receiver<(usize, Batch)>>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped before the thread, which ends when nobody takes its batches any more.
+    batches: Receiver<(usize, Batch)>,
+    _thread: Beside<()>,
 }
 
 impl Reader {
@@ -119,15 +118,15 @@ impl Reader {
         let (sender, batches) = sync_channel(WAITING);
         let for_thread = Arc::clone(&plan);
         let read = move || while for_thread.read_next().is_some_and(|batch| sender.send(batch).is_ok()) {};
-        let thread = apart(|| std::thread::Builder::new().name("dysvr-read".into()).spawn(read));
+        let thread = Beside::start("dysvr-read", read);
         Some(Self {
             plan,
             taken: 0,
             batch: Batch::default(),
             next: (0, 0),
             later: BTreeMap::new(),
-            batches: Some(batches),
-            thread: Some(thread.ok()?),
+            batches,
+            _thread: thread.ok()?,
         })
     }
 
@@ -151,28 +150,17 @@ impl Reader {
 
     /// A batch by its number. While it is not there, others are read: to wait would leave a processor idle.
     fn batch_of(&mut self, number: usize) -> Option<Batch> {
-        let batches = self.batches.as_ref()?;
         loop {
-            self.later.extend(batches.try_iter());
+            self.later.extend(self.batches.try_iter());
             if let Some(batch) = self.later.remove(&number) {
                 return Some(batch);
             }
             let (read, batch) = match self.plan.read_next() {
                 Some(read) => read,
                 // All are begun: the thread has it in its hands.
-                None => batches.recv().ok()?,
+                None => self.batches.recv().ok()?,
             };
             self.later.insert(read, batch);
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // Nobody takes its batches any more, which ends the thread.
-        drop(self.batches.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod beside;
 pub mod channel;
 pub mod fork;
 pub mod inotify;
@@ -11,7 +12,6 @@ pub mod marks;
 pub mod memory;
 pub mod pidfd;
 pub mod process;
-pub mod processors;
 pub mod procfs;
 pub mod region;
 pub mod sealed;

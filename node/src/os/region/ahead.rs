@@ -1,10 +1,9 @@
 //! Memory for many blobs that are about to come, made by a thread of its own while they are still read.
 
 use std::rc::Rc;
-use std::thread::JoinHandle;
 
 use super::Region;
-use crate::os::processors::apart;
+use crate::os::beside::Beside;
 
 /// Fewer blobs than this are not worth a thread.
 const MANY: usize = 2048;
@@ -19,7 +18,7 @@ const TURN: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Ahead {
     region: Rc<Region>,
-    pub(super) thread: Option<JoinHandle<()>>,
+    pub(super) thread: Option<Beside<()>>,
 }
 
 impl Region {
@@ -46,7 +45,7 @@ impl Region {
         if end > self.size {
             return None;
         }
-        let thread = apart(|| std::thread::Builder::new().name("dysvr-room".into()).spawn(make)).ok()?;
+        let thread = Beside::start("dysvr-room", make).ok()?;
         ledger.made = end;
         Some(Ahead { region: Rc::clone(self), thread: Some(thread) })
     }
