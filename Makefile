@@ -46,11 +46,13 @@ planted: tools-test
 	$(CARGO) build --workspace --bins
 	exec target/debug/dysvr-planted $(ARGS)
 
-# What it finds stands in tests/fuzz/artifacts; mended, it goes into the target's corpus, which `make test` replays.
+# What it finds stands in tests/fuzz/artifacts; mended, it goes into the target's corpus, which `make test` replays. What it
+# has tried is for the next time, in target/.
 FUZZ_SECONDS ?= 300
 fuzz: tools
 	for target in configuration task_file message; do \
-		$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz -O $$target -- -max_total_time=$(FUZZ_SECONDS) -dict=tests/fuzz/dictionary -max_len=4096 || exit 1; \
+		mkdir -p target/fuzz/$$target; \
+		$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz -O $$target target/fuzz/$$target tests/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -dict=tests/fuzz/dictionary -max_len=4096 || exit 1; \
 	done
 
 # The documentation of private items too: these are programs, and who reads it works on them.
