@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use dysvr_node::dysvr::verify::{Finding, Outcome, finding_file};
+use dysvr_node::dysvr::verify::{Finding, Outcome, finding_file, metrics_file};
 use dysvr_tests::fleet::{Fleet, Store, items};
 use dysvr_tests::origin::Origin;
 use dysvr_tests::poison::Rig;
@@ -84,6 +84,11 @@ fn what_differs_is_found_and_both_sides_are_told() -> Result<()> {
     ensure!(log.contains("[alert]") && log.contains("verify: +    keepalive_timeout 601s;"), "{log}");
     let finding = found(prefix)?;
     ensure!(finding.outcome == Outcome::Different && finding.alerts == 1, "{finding:?}");
+    let metrics = std::fs::read_to_string(metrics_file(&prefix.task_file().path))?;
+    let differ = format!("dysvr_verify_differences {}", finding.differences);
+    for line in ["dysvr_verify_outcome{outcome=\"different\"} 1", "dysvr_verify_alerts_total 1", &differ] {
+        ensure!(metrics.lines().any(|other| other == line), "{line:?} is not in {metrics}");
+    }
     // It stays, and is said once.
     ensure!(look(&proxy)?.alerts == 1);
     ensure!(prefix.error_log().matches("keepalive_timeout 601s").count() == 1);

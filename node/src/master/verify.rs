@@ -13,7 +13,7 @@ use super::{Master, SlotId, twin};
 use crate::cycle::digest::Sum;
 use crate::dysvr::verify::finding::MAX_TEXT;
 use crate::dysvr::verify::machine::{Effect, Input, Machine};
-use crate::dysvr::verify::{Finding, Outcome, TWIN, finding_file};
+use crate::dysvr::verify::{Finding, Outcome, TWIN, finding_file, metrics, metrics_file};
 use crate::dysvr::{self, round};
 use crate::log::{self, Level};
 use crate::os::channel::Command;
@@ -254,9 +254,14 @@ impl Master {
         if finding.outcome == Outcome::Unknown {
             finding.digest = self.cycle.digest();
         }
-        let path = finding_file(&dysvr::task_file(self.cycle.http().as_deref(), &self.prefix));
-        if let Err(error) = write_whole(&path, &finding.encode(), Durability::Visible) {
-            log!(Level::Crit, "writing \"{}\" failed ({})", path.display(), errno(&error));
+        let task_file = dysvr::task_file(self.cycle.http().as_deref(), &self.prefix);
+        // The metrics first: who waits for the finding may read them.
+        let files =
+            [(metrics_file(&task_file), metrics(&finding).into()), (finding_file(&task_file), finding.encode())];
+        for (path, bytes) in files {
+            if let Err(error) = write_whole(&path, &bytes, Durability::Visible) {
+                log!(Level::Crit, "writing \"{}\" failed ({})", path.display(), errno(&error));
+            }
         }
         let heal = self.cycle.http().and_then(|http| http.main.dysvr.verify).is_some_and(|verify| verify.heal);
         // What does not load is healed by no reload; what a reload has not healed, by no second one.
