@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use dysvr_conf::source::Source;
 
 use super::source::Machine;
-use crate::os::beside::{Beside, both};
+use crate::os::beside::{SecondThread, both};
 
 /// Fewer files than this are not worth a thread.
 const MANY: usize = 512;
@@ -108,7 +108,7 @@ struct Reader {
     later: BTreeMap<usize, Batch>,
     /// Dropped before the thread, which ends when nobody takes its batches any more.
     batches: Receiver<(usize, Batch)>,
-    _thread: Beside<()>,
+    _thread: SecondThread<()>,
 }
 
 impl Reader {
@@ -118,7 +118,7 @@ impl Reader {
         let (sender, batches) = sync_channel(WAITING);
         let for_thread = Arc::clone(&plan);
         let read = move || while for_thread.read_next().is_some_and(|batch| sender.send(batch).is_ok()) {};
-        let thread = Beside::start("dysvr-read", read);
+        let thread = SecondThread::start("dysvr-read", read);
         Some(Self {
             plan,
             taken: 0,

@@ -15,7 +15,7 @@ use libc::{cpu_set_t, pthread_setaffinity_np};
 
 /// The thread. It is joined at the latest when this is dropped.
 #[derive(Debug)]
-pub struct Beside<T> {
+pub struct SecondThread<T> {
     /// `None` once it is joined.
     thread: Option<JoinHandle<T>>,
     /// It ends when this is gone, too: the handle of one that has ended stands for the thread that uses it.
@@ -31,7 +31,7 @@ impl Drop for Stay {
     }
 }
 
-impl<T: Send + 'static> Beside<T> {
+impl<T: Send + 'static> SecondThread<T> {
     /// Begins `work`.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl<T: Send + 'static> Beside<T> {
     }
 }
 
-impl<T: Send> Beside<T> {
+impl<T: Send> SecondThread<T> {
     /// # Safety
     /// What `work` borrows lives until this is joined or dropped, which must not be forgotten.
     unsafe fn start_unchecked(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<Self> {
@@ -60,7 +60,7 @@ impl<T: Send> Beside<T> {
     }
 }
 
-impl<T> Beside<T> {
+impl<T> SecondThread<T> {
     /// Waits for its end, and leaves it this processor as well.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl<T> Beside<T> {
     }
 }
 
-impl<T> Drop for Beside<T> {
+impl<T> Drop for SecondThread<T> {
     fn drop(&mut self) {
         self.wait();
     }
@@ -91,9 +91,9 @@ impl<T> Drop for Beside<T> {
 /// With what either panics with.
 pub fn both(name: &str, theirs: &mut (dyn FnMut() + Send), ours: &mut dyn FnMut()) {
     // SAFETY: it is joined below, or dropped should `ours` panic.
-    let thread = unsafe { Beside::start_unchecked(name, theirs) };
+    let thread = unsafe { SecondThread::start_unchecked(name, theirs) };
     ours();
-    if let Some(Err(panic)) = thread.ok().map(Beside::join) {
+    if let Some(Err(panic)) = thread.ok().map(SecondThread::join) {
         std::panic::resume_unwind(panic);
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     fn a_thread_has_the_other_processors_until_it_is_waited_for_and_its_maker_stays_as_it_was() {
         let (before, all) = (bound(), count(own()));
         let ((is_bound, may_look), (at_first, told)) = (channel(), channel());
-        let thread = Beside::start("beside", move || {
+        let thread = SecondThread::start("beside", move || {
             may_look.recv().unwrap();
             at_first.send(count(own())).unwrap();
             while count(own()) < all {
@@ -162,7 +162,7 @@ mod tests {
     fn one_that_is_long_ready_is_not_taken_for_its_maker() {
         let before = bound();
         for _ in 0..100 {
-            drop(Beside::start("beside", || ()).unwrap());
+            drop(SecondThread::start("beside", || ()).unwrap());
         }
         assert_eq!(bound(), before);
     }

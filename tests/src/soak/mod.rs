@@ -140,10 +140,10 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
             if Instant::now() < next {
                 continue;
             }
-            next += every;
             let (sample, (answers, violations)) = (sample(shared, &processes, updated), shared.tally.so_far());
             samples.push(sample);
             progress(Progress { updates: sample.updates, answers, violations, pss_kib: sample.pss_kib });
+            next = Instant::now() + every;
         }
         changing.join().map_err(|_| anyhow!("the thread of the changes panicked"))?
     });

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Region;
-use crate::os::beside::Beside;
+use crate::os::beside::SecondThread;
 
 /// Fewer blobs than this are not worth a thread.
 const MANY: usize = 2048;
@@ -18,7 +18,7 @@ const TURN: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Ahead {
     region: Rc<Region>,
-    pub(super) thread: Option<Beside<()>>,
+    pub(super) thread: Option<SecondThread<()>>,
 }
 
 impl Region {
@@ -45,7 +45,7 @@ impl Region {
         if end > self.size {
             return None;
         }
-        let thread = Beside::start("dysvr-room", make).ok()?;
+        let thread = SecondThread::start("dysvr-room", make).ok()?;
         ledger.made = end;
         Some(Ahead { region: Rc::clone(self), thread: Some(thread) })
     }
@@ -53,9 +53,7 @@ impl Region {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        drop(self.thread.take());
         let mut ledger = self.region.ledger.borrow_mut();
         let Some(ledger) = ledger.as_mut() else { return };
         let top = self.region.above(ledger);
