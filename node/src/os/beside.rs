@@ -165,6 +165,13 @@ mod tests {
             drop(SecondThread::start("beside", || ()).unwrap());
         }
         assert_eq!(bound(), before);
+        let (works, done) = channel::<Infallible>();
+        let thread = SecondThread::start("beside", move || drop(works)).unwrap();
+        assert!(done.recv().is_err());
+        for _ in 0..1000 {
+            std::thread::yield_now();
+            assert!(!thread.thread.as_ref().unwrap().is_finished(), "it waits to be joined");
+        }
     }
 
     #[test]
